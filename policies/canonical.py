@@ -1,0 +1,141 @@
+"""Canonical JSON (RFC 8785), digests over it, and the strict parser for JSON from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import rfc8785
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+MAX_DEPTH = 64
+MAX_DIGITS = 400
+
+
+class StrictJsonError(ValueError):
+    """The bytes are not JSON that everybody reads alike."""
+
+
+def canonical(value: object) -> bytes:
+    """Return the one RFC 8785 encoding of a JSON value (UTF-8, no newline)."""
+    return rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+def digest(data: bytes) -> str:
+    """Return `sha256:` and the lower-case hex digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def strict_loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Json:
+    """Parse JSON that has exactly one reading.
+
+    Refuses a BOM, invalid UTF-8, duplicate keys, NaN and Infinity, numbers that overflow or have over 400 digits,
+    lone surrogates, and nesting beyond `max_depth`. Raises `StrictJsonError`.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise StrictJsonError("byte order mark")
+    _refuse_depth(data, max_depth)
+    try:
+        value: Json = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded_int,
+        )
+    except RecursionError as error:
+        raise StrictJsonError("nested too deeply") from error
+    except ValueError as error:
+        raise StrictJsonError(str(error)) from error
+    _refuse_surrogates(value)
+    return value
+
+
+def _refuse_depth(data: bytes, max_depth: int) -> None:
+    depth, inside, escaped = 0, False, False
+    for byte in data if data.count(b"[") + data.count(b"{") > max_depth else b"":
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise StrictJsonError(f"nested deeper than {max_depth}")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise StrictJsonError(f"duplicate key {key[:80]!r}")
+            seen.add(key)
+    return result
+
+
+def _refuse_constant(name: str) -> Json:
+    raise StrictJsonError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if len(text) > MAX_DIGITS or value in (float("inf"), float("-inf")):
+        raise StrictJsonError("number out of range")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise StrictJsonError("number out of range")
+    return int(text)
+
+
+def _refuse_surrogates(value: Json) -> None:
+    stack: list[Json] = [value]
+    while stack:
+        match stack.pop():
+            case str() as text if not text.isascii():
+                _encodable(text)
+            case dict() as mapping:
+                for key in mapping:
+                    if not key.isascii():
+                        _encodable(key)
+                stack.extend(mapping.values())
+            case list() as items:
+                stack.extend(items)
+            case _:
+                pass
+
+
+def _encodable(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise StrictJsonError("lone surrogate") from error
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """Return the JSON pointer (RFC 6901) of a path of keys and indexes."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def digest_of(value: object) -> str:
+    """Return the digest of a value's canonical encoding."""
+    return digest(canonical(value))
+
+
+def merkle(parts: Mapping[str, str]) -> str:
+    """Return one digest over named digests."""
+    return digest_of(dict(parts))

@@ -1,0 +1,204 @@
+"""The plan: immutable, complete, without a secret and without a choice left for run time.
+
+All quantities are integers: bytes, seconds, tokens, and money in nano-USD (10⁻⁹ USD), so that sums are exact and
+the encoding is canonical. Every list is sorted by the compiler, so that the same workflow gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from policies.canonical import canonical, digest, strict_loads
+from policies.errors import CasemateError
+from policies.vocabulary import Component
+
+PLAN_VERSION = 1
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all plan types: immutable, and a field that is not known is refused."""
+
+
+class Budget(Frozen):
+    """Ceilings. `usd_nanos`: nano-USD; `wall_s`: seconds. What would pass a ceiling is refused before it happens."""
+
+    usd_nanos: Count
+    tokens: Count
+    calls: Count
+    wall_s: Count
+
+
+class Source(Frozen):
+    """Where the plan comes from: the workflow file and every file that it names, by digest."""
+
+    workflow: str
+    digest: Digest
+    files: dict[str, Digest]
+
+
+class SecretBinding(Frozen):
+    """A secret's name, where the host finds its value, the one component that gets it, and where that may send it."""
+
+    name: Name
+    origin: Literal["env", "file", "command"]
+    key: str
+    holder: Literal[Component.FIREWALL, Component.LLM, Component.GATEWAY, Component.CUSTOMS]
+    destination: str
+
+
+class Price(Frozen):
+    """Nano-USD a token."""
+
+    input: Count
+    output: Count
+
+
+class Model(Frozen):
+    """An alias that stages use, and what it leads to.
+
+    `local` names a trusted model image that is served on a socket without any network; otherwise `host`, `port` and
+    `base_path` name a provider that is reached over TLS.
+    """
+
+    alias: Name
+    provider: str
+    model: str
+    host: str
+    port: Port
+    base_path: str
+    local: str | None
+    secret: Name | None
+    price: Price
+    max_output_tokens: Count
+
+
+class Image(Frozen):
+    """A container image: the name that the workflow uses and the digest (image id) that will be run."""
+
+    name: str
+    digest: Digest
+
+
+class Input(Frozen):
+    """A file that stages may read under /inputs/<target>. `size` in bytes."""
+
+    name: Name
+    path: str
+    target: str
+    digest: Digest
+    size: Count
+
+
+class EgressRule(Frozen):
+    """An allowed destination. `host` is exact or `*.` and a suffix (one label). `place` is the rule's place in the workflow.
+
+    `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
+    """
+
+    host: str
+    port: Port
+    scheme: Literal["https", "http"]
+    methods: list[str]
+    place: str
+
+
+class Limits(Frozen):
+    """Bounds of one cell. `cpu_millis`: thousandths of a core; `memory`, `disk`: bytes; `wall_s`: seconds."""
+
+    cpu_millis: Count
+    memory: Count
+    pids: Count
+    disk: Count
+    wall_s: Count
+    calls: Count
+    tokens: Count
+    usd_nanos: Count
+
+
+class Stage(Frozen):
+    """One container run with fixed permissions."""
+
+    name: Name
+    image: str
+    run: list[str]
+    env: dict[str, str]
+    needs: list[Name]
+    inputs: list[Name]
+    models: list[Name]
+    egress: list[EgressRule]
+    outputs: list[Name]
+    limits: Limits
+
+
+class Bound(Frozen):
+    """Smallest and largest allowed value of a numeric field, or None."""
+
+    min: int | float | None
+    max: int | float | None
+
+
+class Output(Frozen):
+    """A declared kind of write."""
+
+    name: Name
+    sink: Literal["dataset"]
+    path: str
+    format: Literal["jsonl", "parquet"]
+    schema: dict[str, Any]
+    bounds: dict[str, Bound]
+    unique: list[str]
+    scan: list[Literal["secrets"]]
+    per_run: Count
+    max_bytes: Count
+    atomic: Literal["batch", "each"]
+
+
+class Plan(Frozen):
+    """What will be run. See the module docstring for units."""
+
+    casemate: Literal[1]
+    name: Name
+    task: Literal["one"]
+    source: Source
+    budget: Budget
+    secrets: list[SecretBinding]
+    models: list[Model]
+    images: list[Image]
+    inputs: list[Input]
+    stages: list[Stage]
+    outputs: list[Output]
+
+
+T = TypeVar("T")
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Return the canonical bytes of a plan or of a part of it."""
+    return canonical(msgspec.to_builtins(value))
+
+
+def decode(data: bytes, kind: type[T], *, code: str = "CSM-C041", place: str | None = None) -> T:
+    """Read canonical bytes back; refuse what is not the canonical encoding of a `kind`.
+
+    Raises `CasemateError(code)` on an unknown field, a missing field, a wrong type, a duplicate key, or any byte
+    that the canonical encoding would not have.
+    """
+    try:
+        value = msgspec.convert(strict_loads(data), kind, strict=True)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise CasemateError(code, f"not a {kind.__name__}: {error}", place=place) from error
+    if canonical(msgspec.to_builtins(value)) != data:
+        raise CasemateError(code, f"not the canonical encoding of a {kind.__name__}", place=place)
+    return value
+
+
+def body_digest(plan: Plan) -> str:
+    """Return the digest of the plan document itself."""
+    return digest(encode(plan))

@@ -1,0 +1,205 @@
+"""Slices: each trusted process gets its part of the plan, and can prove that it is a part of that plan.
+
+The plan's digest is taken over the digest of the plan document and the digest of every slice cut from it:
+
+    plan digest = sha256({"body": sha256(plan), "slices": sha256({component: sha256(slice)})})
+
+A process gets the digest, the two inner levels (`Seal`) and its own slice, nothing else, and refuses to start when
+one byte of any of them differs.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from policies.canonical import digest, digest_of, merkle
+from policies.errors import CasemateError
+from policies.plan import (
+    Budget,
+    Count,
+    Digest,
+    EgressRule,
+    Frozen,
+    Limits,
+    Model,
+    Name,
+    Output,
+    Plan,
+    Port,
+    body_digest,
+    decode,
+    encode,
+)
+from policies.vocabulary import Component
+
+
+class StageEgress(Frozen):
+    """The egress door of one stage: a proxy that speaks HTTP on /doors/<stage>/egress.sock."""
+
+    stage: Name
+    rules: list[EgressRule]
+    max_connections: Count
+
+
+class Tunnel(Frozen):
+    """A door of a trusted process that leads to exactly one destination, at /doors/<door>/up.sock.
+
+    With `local`, the destination is the socket /models/<local>/model.sock and no network is involved; otherwise it is
+    `host`:`port`, whose ClientHello must name `host`.
+    """
+
+    door: Name
+    holder: Name
+    host: str
+    port: Port
+    local: str | None
+
+
+class FirewallSlice(Frozen):
+    """What the firewall may let out."""
+
+    version: int
+    stages: list[StageEgress]
+    tunnels: list[Tunnel]
+
+
+class StageModels(Frozen):
+    """The LLM door of one stage, at /doors/<stage>/llm.sock."""
+
+    stage: Name
+    models: list[Name]
+    limits: Limits
+
+
+class LlmSlice(Frozen):
+    """Which alias leads where, through which tunnel (/doors/up-<alias>/up.sock), at which price, and under which ceilings."""
+
+    version: int
+    budget: Budget
+    models: list[Model]
+    stages: list[StageModels]
+
+
+class StageWrites(Frozen):
+    """The MCP door of one stage, at /doors/<stage>/mcp.sock."""
+
+    stage: Name
+    outputs: list[Name]
+
+
+class GatewaySlice(Frozen):
+    """Which outputs a stage may propose."""
+
+    version: int
+    stages: list[StageWrites]
+    outputs: list[Output]
+
+
+class CustomsSlice(Frozen):
+    """What is checked, and where it goes."""
+
+    version: int
+    outputs: list[Output]
+
+
+Slice = FirewallSlice | LlmSlice | GatewaySlice | CustomsSlice
+S = TypeVar("S", FirewallSlice, LlmSlice, GatewaySlice, CustomsSlice)
+
+SLICE_VERSION = 1
+MAX_CONNECTIONS = 256
+
+
+class Seal(Frozen):
+    """Proof that a slice belongs to a plan."""
+
+    plan: Digest
+    body: Digest
+    slices: dict[str, Digest]
+
+
+class Birth(Frozen):
+    """The one message that a trusted process reads from its standard input, as JSON: all that it will ever be told.
+
+    `slice` is the canonical JSON text of the slice; `secrets` are those that this process alone holds, by name;
+    `facts` are what the run knows besides the plan: customs gets, as `buffer/<stage>`, the digest of the last line of
+    that stage's write buffer, as the event log has it.
+    """
+
+    run: str
+    seal: Seal
+    slice: str
+    secrets: dict[str, str]
+    facts: dict[str, str] = {}
+
+
+def up_door(alias: str) -> str:
+    """Return the name of the tunnel door through which the llm proxy reaches the model `alias`."""
+    return f"up-{alias}"
+
+
+def slices(plan: Plan) -> dict[Component, Slice]:
+    """Cut the plan into the parts of the four trusted processes."""
+    return {
+        Component.FIREWALL: FirewallSlice(
+            version=SLICE_VERSION,
+            stages=[
+                StageEgress(stage=stage.name, rules=stage.egress, max_connections=MAX_CONNECTIONS)
+                for stage in plan.stages
+            ],
+            tunnels=[
+                Tunnel(door=up_door(m.alias), holder=Component.LLM.value, host=m.host, port=m.port, local=m.local)
+                for m in plan.models
+            ],
+        ),
+        Component.LLM: LlmSlice(
+            version=SLICE_VERSION,
+            budget=plan.budget,
+            models=plan.models,
+            stages=[StageModels(stage=s.name, models=s.models, limits=s.limits) for s in plan.stages],
+        ),
+        Component.GATEWAY: GatewaySlice(
+            version=SLICE_VERSION,
+            stages=[StageWrites(stage=s.name, outputs=s.outputs) for s in plan.stages],
+            outputs=plan.outputs,
+        ),
+        Component.CUSTOMS: CustomsSlice(version=SLICE_VERSION, outputs=plan.outputs),
+    }
+
+
+def seal(plan: Plan) -> Seal:
+    """Return the plan's seal; `seal(plan).plan` is the plan's digest."""
+    body = body_digest(plan)
+    parts = {component.value: digest(encode(part)) for component, part in slices(plan).items()}
+    return Seal(plan=_root(body, parts), body=body, slices=parts)
+
+
+def open_slice(birth: Birth, component: Component, kind: type[S]) -> S:
+    """Return the verified slice of `component`; raise CSM-R010 when anything differs from what the seal promises."""
+
+    def refuse(why: str) -> CasemateError:
+        return CasemateError(
+            "CSM-R010", why, place=component.value, hint="compile the workflow again and run the new plan"
+        )
+
+    if _root(birth.seal.body, birth.seal.slices) != birth.seal.plan:
+        raise refuse("the seal does not match the plan's digest")
+    if digest(birth.slice.encode()) != birth.seal.slices.get(component.value):
+        raise refuse("the slice does not match the seal")
+    part = decode(birth.slice.encode(), kind, code="CSM-R010", place=component.value)
+    if part.version != SLICE_VERSION:
+        raise refuse(f"slice version {part.version} is not {SLICE_VERSION}")
+    return part
+
+
+def read_birth(data: bytes, component: Component) -> Birth:
+    """Parse the birth message; raise CSM-R010 on anything unexpected."""
+    try:
+        return msgspec.json.decode(data, type=Birth)
+    except msgspec.MsgspecError as error:
+        raise CasemateError("CSM-R010", f"birth message refused: {error}", place=component.value) from error
+
+
+def _root(body: str, parts: dict[str, str]) -> str:
+    return digest_of({"body": body, "slices": merkle(parts)})
