@@ -153,15 +153,5 @@ def denial(
     code: str, denied: str, *, hint: str, allowed: list[str] | None = None, **more: str | int
 ) -> dict[str, object]:
     """The one shape in which every door tells an agent what is refused and what is allowed instead."""
-    if code not in CODES:
-        raise KeyError(code)
-    return {
-        "error": {
-            "code": code,
-            "message": CODES[code],
-            "denied": denied,
-            **more,
-            "allowed": allowed or [],
-            "hint": hint,
-        }
-    }
+    body = {"code": code, "message": CODES[code], "denied": denied, **more, "allowed": allowed or [], "hint": hint}
+    return {"error": body}

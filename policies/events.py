@@ -27,7 +27,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-class ComponentEvent(Frozen):
+class ComponentEvent(Frozen, frozen=True, kw_only=True):
     """One boundary crossing, as its component saw it. `time` is RFC 3339 UTC with microseconds."""
 
     n: Count

@@ -26,7 +26,7 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all plan types: immutable, and a field that is not known is refused."""
 
 
-class Budget(Frozen):
+class Budget(Frozen, frozen=True, kw_only=True):
     """Ceilings. `usd_nanos`: nano-USD; `wall_s`: seconds. What would pass a ceiling is refused before it happens."""
 
     usd_nanos: Count
@@ -35,7 +35,7 @@ class Budget(Frozen):
     wall_s: Count
 
 
-class Source(Frozen):
+class Source(Frozen, frozen=True, kw_only=True):
     """Where the plan comes from: the workflow file and every file that it names, by digest."""
 
     workflow: str
@@ -43,7 +43,7 @@ class Source(Frozen):
     files: dict[str, Digest]
 
 
-class SecretBinding(Frozen):
+class SecretBinding(Frozen, frozen=True, kw_only=True):
     """A secret's name, where the host finds its value, the one component that gets it, and where that may send it."""
 
     name: Name
@@ -53,14 +53,14 @@ class SecretBinding(Frozen):
     destination: str
 
 
-class Price(Frozen):
+class Price(Frozen, frozen=True, kw_only=True):
     """Nano-USD a token."""
 
     input: Count
     output: Count
 
 
-class Model(Frozen):
+class Model(Frozen, frozen=True, kw_only=True):
     """An alias that stages use, and what it leads to.
 
     `local` names a trusted model image that is served on a socket without any network; otherwise `host`, `port` and
@@ -79,14 +79,14 @@ class Model(Frozen):
     max_output_tokens: Count
 
 
-class Image(Frozen):
+class Image(Frozen, frozen=True, kw_only=True):
     """A container image: the name that the workflow uses and the digest (image id) that will be run."""
 
     name: str
     digest: Digest
 
 
-class Input(Frozen):
+class Input(Frozen, frozen=True, kw_only=True):
     """A file that stages may read under /inputs/<target>. `size` in bytes."""
 
     name: Name
@@ -96,7 +96,7 @@ class Input(Frozen):
     size: Count
 
 
-class EgressRule(Frozen):
+class EgressRule(Frozen, frozen=True, kw_only=True):
     """An allowed destination. `host` is exact or `*.` and a suffix (one label). `place` is the rule's place in the workflow.
 
     `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
@@ -109,7 +109,7 @@ class EgressRule(Frozen):
     place: str
 
 
-class Limits(Frozen):
+class Limits(Frozen, frozen=True, kw_only=True):
     """Bounds of one cell. `cpu_millis`: thousandths of a core; `memory`, `disk`: bytes; `wall_s`: seconds."""
 
     cpu_millis: Count
@@ -122,7 +122,7 @@ class Limits(Frozen):
     usd_nanos: Count
 
 
-class Stage(Frozen):
+class Stage(Frozen, frozen=True, kw_only=True):
     """One container run with fixed permissions."""
 
     name: Name
@@ -137,14 +137,14 @@ class Stage(Frozen):
     limits: Limits
 
 
-class Bound(Frozen):
+class Bound(Frozen, frozen=True, kw_only=True):
     """Smallest and largest allowed value of a numeric field, or None."""
 
     min: int | float | None
     max: int | float | None
 
 
-class Output(Frozen):
+class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write."""
 
     name: Name
@@ -160,7 +160,7 @@ class Output(Frozen):
     atomic: Literal["batch", "each"]
 
 
-class Plan(Frozen):
+class Plan(Frozen, frozen=True, kw_only=True):
     """What will be run. See the module docstring for units."""
 
     casemate: Literal[1]

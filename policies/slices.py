@@ -35,7 +35,7 @@ from policies.plan import (
 from policies.vocabulary import Component
 
 
-class StageEgress(Frozen):
+class StageEgress(Frozen, frozen=True, kw_only=True):
     """The egress door of one stage: a proxy that speaks HTTP on /doors/<stage>/egress.sock."""
 
     stage: Name
@@ -43,7 +43,7 @@ class StageEgress(Frozen):
     max_connections: Count
 
 
-class Tunnel(Frozen):
+class Tunnel(Frozen, frozen=True, kw_only=True):
     """A door of a trusted process that leads to exactly one destination, at /doors/<door>/up.sock.
 
     With `local`, the destination is the socket /models/<local>/model.sock and no network is involved; otherwise it is
@@ -57,7 +57,7 @@ class Tunnel(Frozen):
     local: str | None
 
 
-class FirewallSlice(Frozen):
+class FirewallSlice(Frozen, frozen=True, kw_only=True):
     """What the firewall may let out."""
 
     version: int
@@ -65,7 +65,7 @@ class FirewallSlice(Frozen):
     tunnels: list[Tunnel]
 
 
-class StageModels(Frozen):
+class StageModels(Frozen, frozen=True, kw_only=True):
     """The LLM door of one stage, at /doors/<stage>/llm.sock."""
 
     stage: Name
@@ -73,7 +73,7 @@ class StageModels(Frozen):
     limits: Limits
 
 
-class LlmSlice(Frozen):
+class LlmSlice(Frozen, frozen=True, kw_only=True):
     """Which alias leads where, through which tunnel (/doors/up-<alias>/up.sock), at which price, and under which ceilings."""
 
     version: int
@@ -82,14 +82,14 @@ class LlmSlice(Frozen):
     stages: list[StageModels]
 
 
-class StageWrites(Frozen):
+class StageWrites(Frozen, frozen=True, kw_only=True):
     """The MCP door of one stage, at /doors/<stage>/mcp.sock."""
 
     stage: Name
     outputs: list[Name]
 
 
-class GatewaySlice(Frozen):
+class GatewaySlice(Frozen, frozen=True, kw_only=True):
     """Which outputs a stage may propose."""
 
     version: int
@@ -97,7 +97,7 @@ class GatewaySlice(Frozen):
     outputs: list[Output]
 
 
-class CustomsSlice(Frozen):
+class CustomsSlice(Frozen, frozen=True, kw_only=True):
     """What is checked, and where it goes."""
 
     version: int
@@ -111,7 +111,7 @@ SLICE_VERSION = 1
 MAX_CONNECTIONS = 256
 
 
-class Seal(Frozen):
+class Seal(Frozen, frozen=True, kw_only=True):
     """Proof that a slice belongs to a plan."""
 
     plan: Digest
@@ -119,7 +119,7 @@ class Seal(Frozen):
     slices: dict[str, Digest]
 
 
-class Birth(Frozen):
+class Birth(Frozen, frozen=True, kw_only=True):
     """The one message that a trusted process reads from its standard input, as JSON: all that it will ever be told.
 
     `slice` is the canonical JSON text of the slice; `secrets` are those that this process alone holds, by name;

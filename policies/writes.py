@@ -19,7 +19,7 @@ RESERVED_TOOLS = ("noop", "report_incomplete", "write_status")
 """Tools of every write server; no output may take one of these names."""
 
 
-class Proposal(Frozen):
+class Proposal(Frozen, frozen=True, kw_only=True):
     """One buffered record. `id` is `<stage>-<seq>`; never edited once written."""
 
     seq: Count
@@ -30,7 +30,7 @@ class Proposal(Frozen):
     record: dict[str, Any]
 
 
-class Reason(Frozen):
+class Reason(Frozen, frozen=True, kw_only=True):
     """Why a check objected. `excerpt` never contains the offending value of a secret."""
 
     check: str
@@ -39,7 +39,7 @@ class Reason(Frozen):
     excerpt: str
 
 
-class Judgement(Frozen):
+class Judgement(Frozen, frozen=True, kw_only=True):
     """The verdict over one proposal, with every reason that was found."""
 
     id: str
@@ -48,7 +48,7 @@ class Judgement(Frozen):
     reasons: list[Reason]
 
 
-class Written(Frozen):
+class Written(Frozen, frozen=True, kw_only=True):
     """What customs produced for one output: the file under /out, for the orchestrator to put in place."""
 
     output: Name
@@ -59,7 +59,7 @@ class Written(Frozen):
     size: Count
 
 
-class Declaration(Frozen):
+class Declaration(Frozen, frozen=True, kw_only=True):
     """The last word of customs, /out/declaration.json: counts, and the files to put in place."""
 
     plan: Digest
