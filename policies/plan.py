@@ -97,8 +97,9 @@ class Input(Frozen, frozen=True, kw_only=True):
 
 
 class EgressRule(Frozen, frozen=True, kw_only=True):
-    """An allowed destination. `host` is exact or `*.` and a suffix (one label). `place` is the rule's place in the workflow.
+    """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
 
+    `place` is the rule's place in the workflow.
     `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
     """
 
