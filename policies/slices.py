@@ -74,7 +74,7 @@ class StageModels(Frozen, frozen=True, kw_only=True):
 
 
 class LlmSlice(Frozen, frozen=True, kw_only=True):
-    """Which alias leads where, through which tunnel (/doors/up-<alias>/up.sock), at which price, and under which ceilings."""
+    """Which alias leads where, at which price, and under which ceilings; its tunnel is /doors/up-<alias>/up.sock."""
 
     version: int
     budget: Budget
@@ -131,7 +131,7 @@ class Birth(Frozen, frozen=True, kw_only=True):
     seal: Seal
     slice: str
     secrets: dict[str, str]
-    facts: dict[str, str] = {}
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def up_door(alias: str) -> str:

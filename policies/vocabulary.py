@@ -44,7 +44,7 @@ class EventName(StrEnum):
     RUN_ENDED = "run.ended"
     COMPONENT_READY = "component.ready"
     COMPONENT_FAILED = "component.failed"
-    SECRET_DELIVERED = "secret.delivered"
+    SECRET_DELIVERED = "secret.delivered"  # noqa: S105 - the name of an event
     STAGE_STARTED = "stage.started"
     STAGE_REPORTED = "stage.reported"
     STAGE_ENDED = "stage.ended"
