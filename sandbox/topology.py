@@ -1,0 +1,340 @@
+"""Topology: from a plan to the volumes and containers of a run. Pure: it makes specs, the engine executes them.
+
+Every container, trusted or not, has a read-only root, no capability, no new privileges, a seccomp profile and bounds;
+the engine gives them all. What differs is written here: who has a network (the firewall alone, and only when the plan
+lets something out), who mounts which door, who runs as whom.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from policies.plan import Plan, Stage
+from policies.slices import up_door
+from policies.vocabulary import Component
+
+LABEL_RUN = "casemate.run"
+LABEL_HOME = "casemate.home"
+LABEL_HOST = "casemate.host"
+LABEL_ROLE = "casemate.role"
+
+MIB = 1 << 20
+DOORS_GID = 10000
+UIDS = {"relay": 10001, "firewall": 10002, "llm": 10003, "gateway": 10004, "customs": 10005, "model": 10006}
+AGENT_UID = 20000
+DOORS = {"egress": Component.FIREWALL, "llm": Component.LLM, "mcp": Component.GATEWAY}
+IMAGES = {
+    "relay": "casemate/relay",
+    "firewall": "casemate/firewall",
+    "llm": "casemate/llm",
+    "gateway": "casemate/gateway",
+    "customs": "casemate/customs",
+}
+"""The trusted images that every plan pins, beside those of its stages and local models."""
+
+PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
+RELAY_READY = b"Loading success"
+_BUFFER_BYTES = 1 << 30
+
+
+class Network(StrEnum):
+    """Networks that are not another container's: none at all, or the firewalls' way out."""
+
+    NONE = "none"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """A named volume. With `size` (bytes) it lives in memory, owned by `uid`:`gid`."""
+
+    name: str
+    labels: Mapping[str, str]
+    size: int | None = None
+    inodes: int = 64
+    uid: int = 0
+    gid: int = DOORS_GID
+    mode: int = 0o750
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume in a container."""
+
+    volume: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A private memory file system of `size` bytes."""
+
+    target: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """A container. `network` is a `Network` or the name of the container whose namespace it joins."""
+
+    name: str
+    role: str
+    image: str
+    uid: int
+    gid: int = DOORS_GID
+    command: tuple[str, ...] = ()
+    workdir: str = "/"
+    network: Network | str = Network.NONE
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str]
+    cpu_millis: int = 1000
+    memory: int = 512 * MIB
+    pids: int = 64
+    log_bytes: int = 64 * MIB
+    birth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one stage needs: volumes, then the relay, then the carrier (never started), then the agent."""
+
+    volumes: tuple[VolumeSpec, ...]
+    relay: ContainerSpec
+    carrier: ContainerSpec
+    agent: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole run. `volumes` and `trusted` come first; `models` serve local models; `cells` follow stage by stage."""
+
+    volumes: tuple[VolumeSpec, ...]
+    models: Mapping[str, ContainerSpec]
+    trusted: Mapping[Component, ContainerSpec]
+    cells: Mapping[str, Cell]
+    customs_volumes: tuple[VolumeSpec, ...]
+    customs: ContainerSpec
+
+
+def topology(plan: Plan, run: str, *, home: str, host: str) -> Topology:
+    """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it."""
+    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host})
+    return Topology(
+        volumes=lay.run_volumes(),
+        models={m.local: lay.model(m.local) for m in plan.models if m.local},
+        trusted={Component.FIREWALL: lay.firewall(), Component.LLM: lay.llm(), Component.GATEWAY: lay.gateway()},
+        cells={stage.name: lay.cell(stage) for stage in plan.stages},
+        customs_volumes=(lay.memory("customs-out", "customs", size=_BUFFER_BYTES), lay.disk("customs-in")),
+        customs=lay.customs(),
+    )
+
+
+class _Layout:
+    def __init__(self, plan: Plan, run: str, labels: dict[str, str]) -> None:
+        self._plan, self._run, self._labels = plan, run, labels
+        self._images = {image.name: image.digest for image in plan.images}
+
+    def name(self, part: str) -> str:
+        return f"casemate-{self._run}-{part}"
+
+    def memory(self, part: str, owner: str, *, size: int = MIB) -> VolumeSpec:
+        """A volume in memory that only `owner` writes and the doors' group may enter."""
+        return VolumeSpec(name=self.name(part), labels=self._labels, size=size, uid=UIDS[owner])
+
+    def disk(self, part: str) -> VolumeSpec:
+        return VolumeSpec(name=self.name(part), labels=self._labels)
+
+    def run_volumes(self) -> tuple[VolumeSpec, ...]:
+        doors = [
+            self.memory(f"{stage.name}-{door}", owner.value)
+            for stage in self._plan.stages
+            for door, owner in DOORS.items()
+        ]
+        ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
+        models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
+        buffer = self.memory("buffer", "gateway", size=_BUFFER_BYTES)
+        return (*doors, *ups, *models, buffer)
+
+    def _stage_doors(self, door: str) -> list[Mount]:
+        return [Mount(self.name(f"{s.name}-{door}"), f"/doors/{s.name}", read_only=False) for s in self._plan.stages]
+
+    def _trusted(
+        self, component: Component, command: tuple[str, ...], mounts: list[Mount], **more: object
+    ) -> ContainerSpec:
+        role = component.value
+        return ContainerSpec(
+            name=self.name(role),
+            role=role,
+            image=self._images[IMAGES[role]],
+            uid=UIDS[role],
+            command=command,
+            workdir="/opt/app",
+            mounts=tuple(mounts),
+            tmpfs=(Tmpfs("/tmp", 16 * MIB),),  # noqa: S108 - a private file system of the container
+            env={"HOME": "/tmp"},  # noqa: S108
+            labels={**self._labels, LABEL_ROLE: role},
+            birth=True,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def firewall(self) -> ContainerSpec:
+        mounts = self._stage_doors("egress")
+        mounts += [
+            Mount(self.name(up_door(m.alias)), f"/doors/{up_door(m.alias)}", read_only=False) for m in self._plan.models
+        ]
+        mounts += [
+            Mount(self.name(f"model-{m.local}"), f"/models/{m.local}", read_only=False)
+            for m in self._plan.models
+            if m.local
+        ]
+        outside = any(stage.egress for stage in self._plan.stages) or any(not m.local for m in self._plan.models)
+        network = Network.EGRESS if outside else Network.NONE
+        return self._trusted(Component.FIREWALL, ("python3", "-m", "proxy", "egress"), mounts, network=network)
+
+    def llm(self) -> ContainerSpec:
+        mounts = self._stage_doors("llm")
+        mounts += [
+            Mount(self.name(up_door(m.alias)), f"/doors/{up_door(m.alias)}", read_only=False) for m in self._plan.models
+        ]
+        spec = self._trusted(Component.LLM, ("python3", "-m", "proxy", "llm"), mounts)
+        return _with_tmpfs(spec, Tmpfs("/state", 64 * MIB))
+
+    def gateway(self) -> ContainerSpec:
+        mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
+        memory = 512 * MIB + _BUFFER_BYTES
+        return self._trusted(Component.GATEWAY, ("python3", "-m", "gateway", "serve"), mounts, memory=memory)
+
+    def customs(self) -> ContainerSpec:
+        mounts = [
+            Mount(self.name("customs-in"), "/in", read_only=True),
+            Mount(self.name("customs-out"), "/out", read_only=False),
+        ]
+        memory = 1024 * MIB + _BUFFER_BYTES
+        return self._trusted(Component.CUSTOMS, ("python3", "-m", "gateway", "customs"), mounts, memory=memory)
+
+    def model(self, local: str) -> ContainerSpec:
+        return ContainerSpec(
+            name=self.name(f"model-{local}"),
+            role="model",
+            image=self._images[f"casemate/model-{local}"],
+            uid=UIDS["model"],
+            command=(local,),
+            mounts=(Mount(self.name(f"model-{local}"), f"/models/{local}", read_only=False),),
+            tmpfs=(Tmpfs("/tmp", 16 * MIB),),  # noqa: S108
+            env={"HOME": "/tmp"},  # noqa: S108
+            labels={**self._labels, LABEL_ROLE: "model"},
+            cpu_millis=2000,
+            memory=2048 * MIB,
+        )
+
+    def cell(self, stage: Stage) -> Cell:
+        part = stage.name
+        workspace = self.name(f"{part}-workspace")
+        loads = {target: self.name(f"{part}-{target}") for target in ("inputs", "artifacts", "casemate")}
+        limits = stage.limits
+        relay = ContainerSpec(
+            name=self.name(f"{part}-relay"),
+            role="relay",
+            image=self._images[IMAGES["relay"]],
+            uid=UIDS["relay"],
+            mounts=(
+                *(Mount(self.name(f"{part}-{door}"), f"/doors/{door}", read_only=True) for door in DOORS),
+                # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
+                Mount(workspace, "/hold/workspace", read_only=True),
+            ),
+            tmpfs=(Tmpfs("/tmp", MIB),),  # noqa: S108
+            labels={**self._labels, LABEL_ROLE: "relay"},
+            cpu_millis=500,
+            memory=128 * MIB,
+            pids=16,
+        )
+        carrier = ContainerSpec(
+            name=self.name(f"{part}-carrier"),
+            role="carrier",
+            image=self._images[IMAGES["relay"]],
+            uid=UIDS["relay"],
+            mounts=(
+                *(Mount(volume, f"/{target}", read_only=False) for target, volume in loads.items()),
+                Mount(workspace, "/workspace", read_only=False),
+            ),
+            labels={**self._labels, LABEL_ROLE: "carrier"},
+        )
+        scratch = min(64 * MIB, limits.disk)
+        agent = ContainerSpec(
+            name=self.name(f"{part}-agent"),
+            role="agent",
+            image=self._images[stage.image],
+            uid=AGENT_UID,
+            gid=AGENT_UID,
+            command=tuple(stage.run),
+            workdir="/workspace",
+            network=relay.name,
+            mounts=(
+                *(Mount(volume, f"/{target}", read_only=True) for target, volume in loads.items()),
+                Mount(workspace, "/workspace", read_only=False),
+            ),
+            tmpfs=(Tmpfs("/tmp", scratch),),  # noqa: S108
+            env={**stage.env, **agent_env(self._run, stage.name)},
+            labels={**self._labels, LABEL_ROLE: "agent"},
+            cpu_millis=limits.cpu_millis,
+            # What lies in /workspace and /tmp is memory, and is charged to the agent.
+            memory=limits.memory + limits.disk + scratch,
+            pids=limits.pids,
+            log_bytes=8 * MIB,
+        )
+        volumes = (
+            VolumeSpec(
+                name=workspace,
+                labels=self._labels,
+                size=limits.disk,
+                inodes=65536,
+                uid=AGENT_UID,
+                gid=AGENT_UID,
+                mode=0o700,
+            ),
+            *(VolumeSpec(name=volume, labels=self._labels) for volume in loads.values()),
+        )
+        return Cell(volumes=volumes, relay=relay, carrier=carrier, agent=agent)
+
+
+def _with_tmpfs(spec: ContainerSpec, extra: Tmpfs) -> ContainerSpec:
+    from dataclasses import replace
+
+    return replace(spec, tmpfs=(*spec.tmpfs, extra))
+
+
+def agent_env(run: str, stage: str) -> dict[str, str]:
+    """Return the environment of an agent: where the doors are, and placeholders where clients insist on a key."""
+    egress, llm = "http://127.0.0.1:3128", "http://127.0.0.1:4000"
+    near = "127.0.0.1,localhost"
+    return {
+        "HOME": "/workspace",
+        "TMPDIR": "/tmp",  # noqa: S108
+        "CASEMATE_RUN": run,
+        "CASEMATE_STAGE": stage,
+        "OPENAI_BASE_URL": f"{llm}/v1",
+        "OPENAI_API_KEY": PLACEHOLDER_KEY,
+        "ANTHROPIC_BASE_URL": llm,
+        "ANTHROPIC_API_KEY": PLACEHOLDER_KEY,
+        "GOOGLE_GEMINI_BASE_URL": llm,
+        "GEMINI_API_KEY": PLACEHOLDER_KEY,
+        "GOOGLE_API_KEY": PLACEHOLDER_KEY,
+        "HTTP_PROXY": egress,
+        "HTTPS_PROXY": egress,
+        "http_proxy": egress,
+        "https_proxy": egress,
+        "NO_PROXY": near,
+        "no_proxy": near,
+    }
+
+
+def mcp_config() -> bytes:
+    """Return /casemate/mcp.json, in the form that agent programs read."""
+    servers = {"writes": {"type": "http", "url": "http://127.0.0.1:5000/mcp/writes"}}
+    return json.dumps({"mcpServers": servers}, indent=2).encode() + b"\n"
