@@ -79,6 +79,8 @@ CODES: dict[str, str] = {
     "CSM-G008": "unsupported MCP protocol version",
     "CSM-G009": "write quota of the stage exhausted",
     "CSM-G010": "write buffer full",
+    "CSM-G011": "too many refused requests; the door is closed",
+    "CSM-G012": "the write buffer cannot be opened or written",
     "CSM-G019": "internal failure at the gateway; denied",
     # writes
     "CSM-W001": "record does not fit the schema",

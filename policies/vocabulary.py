@@ -43,6 +43,7 @@ class EventName(StrEnum):
     RUN_STARTED = "run.started"
     RUN_ENDED = "run.ended"
     COMPONENT_READY = "component.ready"
+    COMPONENT_SYNCED = "component.synced"
     COMPONENT_FAILED = "component.failed"
     SECRET_DELIVERED = "secret.delivered"  # noqa: S105 - the name of an event
     STAGE_STARTED = "stage.started"

@@ -1,0 +1,27 @@
+"""Semantic checks over a typed workflow, one file a topic, one function a rule; all findings are reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sandbox.checks import egress, models, outputs, secrets, stages
+from sandbox.checks.subject import Subject
+from sandbox.findings import Finding
+from sandbox.resolve import Facts
+from sandbox.source import Document
+from sandbox.workflow import Workflow
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    *stages.CHECKS,
+    *models.CHECKS,
+    *egress.CHECKS,
+    *outputs.CHECKS,
+    *secrets.CHECKS,
+)
+
+
+def check(workflow: Workflow, document: Document, facts: Facts) -> list[Finding]:
+    """Return every finding, in the order of the file."""
+    subject = Subject(workflow, document, facts)
+    found = [finding for rule in CHECKS for finding in rule(subject)]
+    return sorted(found, key=lambda f: (f.place.line, f.place.column, f.code, f.message))

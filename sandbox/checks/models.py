@@ -1,0 +1,85 @@
+"""Models: known to the registry, priced, and reachable in the way that their provider is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from sandbox.checks.egress import host_problem
+from sandbox.checks.subject import Subject
+from sandbox.findings import Finding, did_you_mean
+from sandbox.registry import registry
+
+
+def known(subject: Subject) -> Iterator[Finding]:
+    """C011: a model that the registry does not have, or that cannot be served locally."""
+    for alias, model in subject.workflow.models.items():
+        entry = registry().get(model.model)
+        if entry is None:
+            hint = did_you_mean(model.model, registry())
+            yield subject.finding("CSM-C011", f'unknown model "{model.model}"', "models", alias, "model", hint=hint)
+        elif (model.provider == "local") != entry.local:
+            where = "is served locally" if entry.local else "has no local image"
+            yield subject.finding("CSM-C011", f'"{model.model}" {where}', "models", alias, "provider")
+
+
+def priced(subject: Subject) -> Iterator[Finding]:
+    """C026: without a price there is no ceiling, so there is no call."""
+    for alias, model in subject.workflow.models.items():
+        if model.price is None:
+            hint = "state price: {input: …, output: …} in USD per million tokens; a local model may cost 0"
+            yield subject.finding("CSM-C026", f'model "{alias}" has no price', "models", alias, key=True, hint=hint)
+
+
+def output_ceiling(subject: Subject) -> Iterator[Finding]:
+    """C030: more output tokens than the model can give."""
+    for alias, model in subject.workflow.models.items():
+        entry = registry().get(model.model)
+        if entry and model.max_output_tokens and model.max_output_tokens > entry.max_output_tokens:
+            message = f"{model.model} gives at most {entry.max_output_tokens} tokens a call"
+            yield subject.finding("CSM-C030", message, "models", alias, "max_output_tokens")
+
+
+def addressed(subject: Subject) -> Iterator[Finding]:
+    """C007, C019, C020: a base_url where one is needed, over TLS, without credentials, to a host by name."""
+    for alias, model in subject.workflow.models.items():
+        if model.provider != "openai-compatible":
+            if model.base_url is not None:
+                yield subject.finding(
+                    "CSM-C007", f"provider {model.provider} takes no base_url", "models", alias, "base_url"
+                )
+            continue
+        if model.base_url is None:
+            yield subject.finding("CSM-C006", 'missing field "base_url"', "models", alias)
+            continue
+        try:
+            url = urlsplit(model.base_url)
+            plain = (
+                url.scheme == "https"
+                and url.hostname
+                and not (url.username or url.password or url.query or url.fragment)
+            )
+            valid = bool(plain) and (url.port or 443) > 0
+        except ValueError:
+            valid = False
+            url = urlsplit("")
+        if not valid:
+            message = "base_url must read https://host[:port]/path, without user, query or fragment"
+            yield subject.finding("CSM-C007", message, "models", alias, "base_url")
+        elif problem := host_problem(url.hostname or "", wildcard=False):
+            yield subject.finding(problem[0], problem[1], "models", alias, "base_url")
+
+
+def used(subject: Subject) -> Iterator[Finding]:
+    """C012: a stage asks for an alias that is not declared."""
+    models = subject.workflow.models
+    for index, stage in enumerate(subject.workflow.stages):
+        for position, alias in enumerate(stage.models):
+            if alias not in models:
+                hint = did_you_mean(alias, models)
+                yield subject.finding(
+                    "CSM-C012", f'undeclared model "{alias}"', "stages", index, "models", position, hint=hint
+                )
+
+
+CHECKS = (known, priced, output_ceiling, addressed, used)

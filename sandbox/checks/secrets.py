@@ -1,0 +1,72 @@
+"""Secrets: names in the workflow, values never."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from policies.secret_rules import find_secrets
+from sandbox.checks.subject import Subject
+from sandbox.findings import Finding, Path, did_you_mean
+
+_TELLING = re.compile(r"(KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL)", re.IGNORECASE)
+
+
+def literal(subject: Subject) -> Iterator[Finding]:
+    """C008: a value that looks like a secret, anywhere in the file; or a variable that is named like one."""
+    hint = "declare it under secrets: by name, with the place where this host finds its value"
+    for path, text in _strings(subject.document.data, ()):
+        for rule in find_secrets(text):
+            yield subject.finding("CSM-C008", f"this looks like a secret ({rule})", *path, hint=hint)
+    for index, stage in enumerate(subject.workflow.stages):
+        for name, value in stage.env.items():
+            if _TELLING.search(name) and len(value) >= 8:
+                message = f"{name} looks like a secret; an agent never gets one"
+                yield subject.finding("CSM-C008", message, "stages", index, "env", name, hint=hint)
+
+
+def declared(subject: Subject) -> Iterator[Finding]:
+    """C009, C010: secrets that are used but not declared, or declared but not used."""
+    workflow = subject.workflow
+    used: set[str] = set()
+    for alias, model in workflow.models.items():
+        if model.secret is None:
+            continue
+        used.add(model.secret)
+        if model.secret not in workflow.secrets:
+            hint = did_you_mean(model.secret, workflow.secrets)
+            yield subject.finding(
+                "CSM-C009", f'undeclared secret "{model.secret}"', "models", alias, "secret", hint=hint
+            )
+    for name in workflow.secrets.keys() - used:
+        hint = "remove it: a run asks the host for every declared secret"
+        yield subject.finding("CSM-C010", f'secret "{name}" is used by nothing', "secrets", name, key=True, hint=hint)
+
+
+def one_destination(subject: Subject) -> Iterator[Finding]:
+    """C009: one secret for two providers would let one of them see the other's key."""
+    hosts: dict[str, str] = {}
+    for alias, model in subject.workflow.models.items():
+        if model.secret is None:
+            continue
+        host = model.base_url or model.provider
+        if hosts.setdefault(model.secret, host) != host:
+            message = f'secret "{model.secret}" would go to two destinations'
+            yield subject.finding("CSM-C009", message, "models", alias, "secret", hint="declare one secret for each")
+
+
+def _strings(value: object, path: Path) -> Iterator[tuple[Path, str]]:
+    match value:
+        case str():
+            yield path, value
+        case dict():
+            for key, item in value.items():
+                yield from _strings(item, (*path, key))
+        case list():
+            for index, item in enumerate(value):
+                yield from _strings(item, (*path, index))
+        case _:
+            pass
+
+
+CHECKS = (literal, declared, one_destination)

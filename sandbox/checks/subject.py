@@ -1,0 +1,25 @@
+"""What a check looks at, and how it makes a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandbox.findings import Finding, Path
+from sandbox.resolve import Facts
+from sandbox.source import Document
+from sandbox.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A typed workflow, where its values stand, and what the world says about it."""
+
+    workflow: Workflow
+    document: Document
+    facts: Facts
+
+    def finding(self, code: str, message: str, *path: str | int, hint: str | None = None, key: bool = False) -> Finding:
+        """Make a finding at the value, or with `key` at the key, that `path` leads to."""
+        where: Path = tuple(path)
+        place = self.document.key(where) if key else self.document.place(where)
+        return Finding(code=code, message=message, place=place, path=where, hint=hint)

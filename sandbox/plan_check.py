@@ -1,0 +1,189 @@
+"""plan_check: invariants over a finished plan. It shares no code with the compiler, and believes nothing it says.
+
+It reads the plan as plain JSON and states, one function an invariant, what must hold for the plan to be safe to run.
+A plan file from anywhere passes through here before it is run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+HOLDERS = {"firewall", "llm", "gateway", "customs"}
+TRUSTED = {f"casemate/{role}" for role in ("relay", "firewall", "llm", "gateway", "customs")}
+_SHA = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_CELL_ENV = re.compile(
+    r"(LD_.*|HOME|TMPDIR|CASEMATE_.*|(OPENAI|ANTHROPIC|GEMINI|GOOGLE|GOOGLE_GEMINI)_(BASE_URL|API_KEY)|NODE_OPTIONS"
+    r"|PYTHONPATH|(no|http|https|all)_proxy|(NO|HTTP|HTTPS|ALL)_PROXY)\Z"
+)
+
+Problem = str
+Json = dict[str, Any]
+
+
+def violations(plan: Json) -> list[Problem]:
+    """Return what is wrong with a plan, in words; an empty list means that every invariant holds."""
+    found: list[Problem] = []
+    for invariant in INVARIANTS:
+        try:
+            found += invariant(plan)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            found.append(f"{invariant.__name__}: the plan lacks or garbles {error}")
+    return found
+
+
+def secrets_have_one_holder(plan: Json) -> Iterator[Problem]:
+    """Every secret is held by exactly one trusted process and goes to one destination, that of its user."""
+    names = [secret["name"] for secret in plan["secrets"]]
+    for name in {n for n in names if names.count(n) > 1}:
+        yield f"secret {name} has more than one holder"
+    users = {m["secret"]: m["host"] for m in plan["models"] if m["secret"] is not None}
+    for secret in plan["secrets"]:
+        if secret["holder"] not in HOLDERS:
+            yield f"secret {secret['name']} is held by {secret['holder']}"
+        if secret["name"] not in users:
+            yield f"secret {secret['name']} is used by nothing"
+        elif secret["holder"] != "llm" or secret["destination"] != users[secret["name"]]:
+            yield f"secret {secret['name']} does not go to the provider that uses it"
+    for model in plan["models"]:
+        if model["secret"] is not None and model["secret"] not in names:
+            yield f"model {model['alias']} uses a secret without a holder"
+        if model["secret"] is not None and users[model["secret"]] != model["host"]:
+            yield f"secret {model['secret']} goes to two hosts"
+
+
+def agents_hold_nothing(plan: Json) -> Iterator[Problem]:
+    """No stage names a secret, and none overrides what the cell sets."""
+    names = {secret["name"] for secret in plan["secrets"]}
+    for stage in plan["stages"]:
+        if "secrets" in stage or "secret" in stage:
+            yield f"stage {stage['name']} holds a secret"
+        for key, value in stage["env"].items():
+            if _CELL_ENV.match(key):
+                yield f"stage {stage['name']} overrides {key}"
+            if value in names:
+                yield f"stage {stage['name']} is told of a secret in {key}"
+
+
+def egress_names_hosts(plan: Json) -> Iterator[Problem]:
+    """Every egress rule names a host: no address, nothing wider than one label below two."""
+    for stage in plan["stages"]:
+        for rule in stage["egress"]:
+            yield from (f"stage {stage['name']}: {p}" for p in _host_problems(rule["host"]))
+            if rule["scheme"] not in ("http", "https") or not 0 < rule["port"] < 65536:
+                yield f"stage {stage['name']}: rule for {rule['host']} has no scheme or port"
+    for model in plan["models"]:
+        if (model["local"] is None) == model["host"].endswith(".local"):
+            yield f"model {model['alias']} is neither local nor remote"
+        if model["local"] is None:
+            yield from (f"model {model['alias']}: {p}" for p in _host_problems(model["host"]))
+            if model["host"].startswith("*"):
+                yield f"model {model['alias']} has a pattern for a host"
+
+
+def _host_problems(host: str) -> Iterator[Problem]:
+    try:
+        ipaddress.ip_address(host)
+        yield f"{host} is an address"
+    except ValueError:
+        if not _HOST.match(host) or (host.startswith("*.") and host.count(".") < 2):
+            yield f"{host!r} is no host that a rule may name"
+
+
+def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
+    """Every output has a closed object schema, a quota, a scan for secrets, and a path of its own in the project."""
+    paths = [output["path"] for output in plan["outputs"]]
+    for output in plan["outputs"]:
+        name, schema, path = output["name"], output["schema"], output["path"]
+        if (
+            schema.get("type") != "object"
+            or not schema.get("properties")
+            or schema.get("additionalProperties") is not False
+        ):
+            yield f"output {name} has an open schema"
+        if not output["per_run"] > 0 or not output["max_bytes"] > 0:
+            yield f"output {name} has no quota"
+        if "secrets" not in output["scan"]:
+            yield f"output {name} is not scanned for secrets"
+        if path.startswith("/") or ".." in path.split("/") or "\\" in path or paths.count(path) > 1:
+            yield f"output {name} has a bad path {path!r}"
+        if not path.endswith("." + output["format"]):
+            yield f"output {name}: {path!r} is not {output['format']}"
+
+
+def images_are_pinned(plan: Json) -> Iterator[Problem]:
+    """Every image that will run is there, by digest, once."""
+    images = {image["name"]: image["digest"] for image in plan["images"]}
+    if len(images) != len(plan["images"]):
+        yield "an image is pinned twice"
+    needed = TRUSTED | {stage["image"] for stage in plan["stages"]}
+    needed |= {f"casemate/model-{m['local']}" for m in plan["models"] if m["local"] is not None}
+    for name in sorted(needed | images.keys()):
+        if not _SHA.match(images.get(name, "")):
+            yield f"image {name} is not pinned"
+        if name not in needed:
+            yield f"image {name} is used by nothing"
+
+
+def references_exist(plan: Json) -> Iterator[Problem]:
+    """Names are unique, references lead somewhere, and no stage needs itself in the end."""
+    kinds = {
+        kind: [item[key] for item in plan[kind]]
+        for kind, key in (("stages", "name"), ("outputs", "name"), ("inputs", "name"), ("models", "alias"))
+    }
+    for kind, names in kinds.items():
+        yield from (f"{kind}: {n} twice" for n in {n for n in names if names.count(n) > 1})
+    for stage in plan["stages"]:
+        for key, kind in (("needs", "stages"), ("outputs", "outputs"), ("inputs", "inputs"), ("models", "models")):
+            yield from (f"stage {stage['name']}: no {kind} {n}" for n in stage[key] if n not in kinds[kind])
+    done: set[str] = set()
+    waiting = {stage["name"]: set(stage["needs"]) for stage in plan["stages"]}
+    while ready := [name for name, needs in waiting.items() if needs <= done]:
+        done.update(ready)
+        for name in ready:
+            del waiting[name]
+    if waiting:
+        yield f"stages need each other: {', '.join(sorted(waiting))}"
+
+
+def ceilings_hold(plan: Json) -> Iterator[Problem]:
+    """No stage may do more than the run, none is without a bound, and every model has a price and an end."""
+    budget = plan["budget"]
+    for stage in plan["stages"]:
+        limits = stage["limits"]
+        for key in ("usd_nanos", "tokens", "calls", "wall_s"):
+            if limits[key] > budget[key]:
+                yield f"stage {stage['name']}: {key} is above the run's"
+        for key in ("cpu_millis", "memory", "pids", "disk", "wall_s"):
+            if not limits[key] > 0:
+                yield f"stage {stage['name']}: no bound on {key}"
+    for model in plan["models"]:
+        if not model["max_output_tokens"] > 0:
+            yield f"model {model['alias']}: no bound on output"
+        if min(model["price"]["input"], model["price"]["output"]) < 0:
+            yield f"model {model['alias']}: a price below zero"
+
+
+def inputs_are_flat(plan: Json) -> Iterator[Problem]:
+    """An input has a digest and a plain file name of its own."""
+    targets = [item["target"] for item in plan["inputs"]]
+    for item in plan["inputs"]:
+        if not _SHA.match(item["digest"]) or "/" in item["target"] or item["target"] in ("", ".", ".."):
+            yield f"input {item['name']} is not pinned to a plain name"
+        if targets.count(item["target"]) > 1:
+            yield f"input {item['name']} shares its name in /inputs"
+
+
+INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
+    secrets_have_one_holder,
+    agents_hold_nothing,
+    egress_names_hosts,
+    outputs_are_bounded,
+    images_are_pinned,
+    references_exist,
+    ceilings_hold,
+    inputs_are_flat,
+)

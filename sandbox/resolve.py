@@ -1,0 +1,95 @@
+"""Resolve: reads the files that a workflow names, and nothing outside the project.
+
+The compiler is pure; this is its edge. A path is taken relative to the workflow's folder, may not leave it, and no part
+of it may be a symbolic link: otherwise a repository could point an agent's input at the host's own secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from policies.canonical import Json, StrictJsonError, digest, strict_loads
+from policies.errors import CasemateError
+from sandbox.workflow import Workflow
+
+MAX_INPUT = 256 << 20
+MAX_SCHEMA = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A file as it was read: digest and size in bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the world says about a workflow: files, schemas by output, images, and what could not be read (by path)."""
+
+    files: Mapping[str, FileFact] = field(default_factory=dict)
+    schemas: Mapping[str, Json] = field(default_factory=dict)
+    images: Mapping[str, str | None] = field(default_factory=dict)
+    problems: Mapping[str, CasemateError] = field(default_factory=dict)
+
+
+def read_inside(root: Path, name: str, limit: int) -> bytes:
+    """Return the bytes of a regular file below `root`. Raises C021 (leaves it), C023 (link) or C022 (anything else)."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or not pure.parts:
+        raise CasemateError("CSM-C021", f'"{name}" leaves the project', hint="name a file beside the workflow")
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in pure.parts[:-1]:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        handle = os.open(pure.parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        _refuse_link(root, pure)
+        raise CasemateError("CSM-C022", f'"{name}" cannot be read: {error.strerror}') from error
+    finally:
+        os.close(folder)
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise CasemateError("CSM-C022", f'"{name}" is not a regular file')
+        if status.st_size > limit:
+            raise CasemateError("CSM-C022", f'"{name}" is larger than {limit} bytes')
+        return stream.read(limit)
+
+
+def resolve(workflow: Workflow, root: Path, images: Mapping[str, str | None]) -> Facts:
+    """Read every file that `workflow` names. What cannot be read becomes a problem, not an exception."""
+    files: dict[str, FileFact] = {}
+    schemas: dict[str, Json] = {}
+    problems: dict[str, CasemateError] = {}
+    for item in workflow.inputs.values():
+        try:
+            data = read_inside(root, item.path, MAX_INPUT)
+        except CasemateError as error:
+            problems[item.path] = error
+        else:
+            files[item.path] = FileFact(digest(data), len(data))
+    for name, output in workflow.outputs.items():
+        try:
+            data = read_inside(root, output.schema, MAX_SCHEMA)
+            files[output.schema] = FileFact(digest(data), len(data))
+            schemas[name] = strict_loads(data)
+        except CasemateError as error:
+            problems[output.schema] = error
+        except StrictJsonError as error:
+            problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
+    return Facts(files=files, schemas=schemas, images=images, problems=problems)
+
+
+def _refuse_link(root: Path, pure: PurePosixPath) -> None:
+    for depth in range(1, len(pure.parts) + 1):
+        part = root.joinpath(*pure.parts[:depth])
+        if part.is_symlink():
+            raise CasemateError("CSM-C023", f'"{part.relative_to(root)}" is a symbolic link', hint="copy the file")

@@ -1,0 +1,172 @@
+"""Source: from YAML text to plain data in which every value's line and column is known.
+
+A workflow is a security boundary, so it has one reading only: duplicate keys, anchors, aliases, merges, tags and
+further documents are refused, and scalars follow YAML 1.2's core (`on`, `yes` and `12:30` are strings).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from policies.canonical import digest
+from policies.events import clean
+from sandbox.findings import Finding, FindingsError, Path, Place
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9_]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
+_HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: plain data, the place of every value and key by path, and the digest of its bytes."""
+
+    file: str
+    data: Any
+    values: dict[Path, Place]
+    keys: dict[Path, Place]
+    digest: str
+
+    def place(self, path: Path) -> Place:
+        """Return the place of the value at `path`, or of the nearest value around it."""
+        while path and path not in self.values:
+            path = path[:-1]
+        return self.values.get(path, Place(file=self.file, line=1, column=1))
+
+    def key(self, path: Path) -> Place:
+        """Return the place of the key at `path`, or of its value."""
+        return self.keys.get(path) or self.place(path)
+
+
+def parse(text: bytes, file: str) -> Document:
+    """Parse a YAML document. Raises `FindingsError` with C002, C003, C004, C032 or C034."""
+    if len(text) > MAX_BYTES:
+        raise FindingsError([_finding("CSM-C032", f"larger than {MAX_BYTES} bytes", file)])
+    try:
+        decoded = text.decode("utf-8")
+        node = _compose(decoded, file)
+    except UnicodeDecodeError as error:
+        raise FindingsError([_finding("CSM-C002", f"not UTF-8: {error.reason}", file)]) from error
+    except yaml.MarkedYAMLError as error:
+        message = clean(" ".join(part for part in (error.context, error.problem) if part))
+        raise FindingsError([_finding("CSM-C002", message, file, error.problem_mark)]) from error
+    except yaml.YAMLError as error:
+        raise FindingsError([_finding("CSM-C002", clean(str(error)), file)]) from error
+    except RecursionError as error:
+        raise FindingsError([_finding("CSM-C032", "nested too deeply", file)]) from error
+    builder = _Builder(file)
+    data = builder.build(node, ()) if node is not None else None
+    problems = [*builder.findings, *_hidden(decoded, file)]
+    if problems:
+        raise FindingsError(problems)
+    return Document(file=file, data=data, values=builder.values, keys=builder.keys, digest=digest(text))
+
+
+def _compose(text: str, file: str) -> yaml.Node | None:
+    """Look at the events first: an anchor is refused before anything is built from it."""
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            hint = "write the value out where it is used"
+            raise FindingsError(
+                [_finding("CSM-C004", "anchors and aliases are not allowed", file, event.start_mark, hint)]
+            )
+        if getattr(event, "tag", None):
+            raise FindingsError([_finding("CSM-C004", "tags are not allowed", file, event.start_mark)])
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise FindingsError([_finding("CSM-C032", "too deep or too many values", file, event.start_mark)])
+    loader = yaml.SafeLoader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+class _Builder:
+    """Builds plain data from nodes, and notes where each came from."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.values: dict[Path, Place] = {}
+        self.keys: dict[Path, Place] = {}
+        self.findings: list[Finding] = []
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        self.values[path] = _place(self.file, node.start_mark)
+        match node:
+            case yaml.MappingNode():
+                return self._mapping(node, path)
+            case yaml.SequenceNode():
+                return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+            case yaml.ScalarNode():
+                return node.value if node.style else _scalar(node.value)
+            case _:
+                raise TypeError(type(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.findings.append(_finding("CSM-C002", "a key must be a plain word", self.file, key.start_mark))
+                continue
+            name = str(key.value)
+            if name == "<<":
+                self.findings.append(_finding("CSM-C004", "merge keys are not allowed", self.file, key.start_mark))
+                continue
+            if name in result:
+                first = self.keys[(*path, name)]
+                message = f'duplicate key "{clean(name, 80)}", first at line {first.line}'
+                self.findings.append(_finding("CSM-C003", message, self.file, key.start_mark))
+                continue
+            self.keys[(*path, name)] = _place(self.file, key.start_mark)
+            result[name] = self.build(value, (*path, name))
+        return result
+
+
+def _scalar(text: str) -> Any:
+    """Resolve a plain scalar as YAML 1.2's core does, with `_` allowed between the digits of a number."""
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if len(text) <= 40:
+        if _INT.match(text):
+            return int(text.replace("_", ""))
+        if _FLOAT.match(text):
+            return float(text.replace("_", ""))
+    return text
+
+
+def _hidden(text: str, file: str) -> Iterator[Finding]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _HIDDEN.search(line)
+        if match:
+            place = Place(file=file, line=number, column=match.start() + 1)
+            message = f"hidden character U+{ord(match.group()):04X}"
+            hint = "a reader would not see it; remove it"
+            yield Finding(code="CSM-C034", message=message, place=place, path=(), hint=hint)
+
+
+def _place(file: str, mark: Any) -> Place:
+    return Place(file=file, line=mark.line + 1, column=mark.column + 1) if mark else Place(file=file, line=1, column=1)
+
+
+def _finding(code: str, message: str, file: str, mark: Any = None, hint: str | None = None) -> Finding:
+    return Finding(code=code, message=message, place=_place(file, mark), path=(), hint=hint)

@@ -1,0 +1,266 @@
+"""Workflow: from marked data to a typed value, or findings with line and column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from policies.events import clean
+from sandbox.findings import Finding, FindingsError, Path, did_you_mean
+from sandbox.source import Document
+
+SCHEMA = FilePath(__file__).resolve().parent.parent / "policies" / "schemas" / "workflow.schema.json"
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class _Typed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the workflow types. Fields are named as users write them."""
+
+
+class BudgetSpec(_Typed, frozen=True, kw_only=True):
+    """`budget:`"""
+
+    usd: float
+    tokens: int
+    calls: int
+    wall: str
+
+
+class SecretSpec(_Typed, frozen=True, kw_only=True, rename={"origin": "from"}):
+    """One of `secrets:`"""
+
+    origin: str
+    key: str
+
+
+class PriceSpec(_Typed, frozen=True, kw_only=True):
+    """`price:` in USD per million tokens."""
+
+    input: float
+    output: float
+
+
+class ModelSpec(_Typed, frozen=True, kw_only=True):
+    """One of `models:`"""
+
+    provider: str
+    model: str
+    secret: str | None = None
+    base_url: str | None = None
+    max_output_tokens: int | None = None
+    price: PriceSpec | None = None
+
+
+class InputSpec(_Typed, frozen=True, kw_only=True):
+    """One of `inputs:`"""
+
+    path: str
+
+
+class EgressSpec(_Typed, frozen=True, kw_only=True):
+    """One of `egress:`"""
+
+    host: str
+    port: int | None = None
+    scheme: str = "https"
+    methods: list[str] = []
+
+
+class LimitsSpec(_Typed, frozen=True, kw_only=True):
+    """`limits:`; what is not stated has a default."""
+
+    cpu: float = 1
+    memory: str = "512MiB"
+    pids: int = 128
+    disk: str = "256MiB"
+    wall: str = "10m"
+    calls: int | None = None
+    tokens: int | None = None
+    usd: float | None = None
+
+
+class StageSpec(_Typed, frozen=True, kw_only=True):
+    """One of `stages:`"""
+
+    name: str
+    image: str
+    run: list[str]
+    env: dict[str, str] = {}
+    needs: list[str] = []
+    inputs: list[str] | None = None
+    models: list[str] = []
+    egress: list[EgressSpec] = []
+    outputs: list[str] = []
+    limits: LimitsSpec = LimitsSpec()
+
+
+class SinkSpec(_Typed, frozen=True, kw_only=True):
+    """`sink:`"""
+
+    kind: str
+    path: str
+
+
+class BoundSpec(_Typed, frozen=True, kw_only=True):
+    """One of `bounds:`"""
+
+    min: int | float | None = None
+    max: int | float | None = None
+
+
+class QuotaSpec(_Typed, frozen=True, kw_only=True):
+    """`quota:`"""
+
+    per_run: int
+
+
+class OutputSpec(_Typed, frozen=True, kw_only=True):
+    """One of `outputs:`"""
+
+    sink: SinkSpec
+    schema: str
+    quota: QuotaSpec
+    bounds: dict[str, BoundSpec] = {}
+    scan: list[str] = ["secrets"]
+    unique: list[str] = []
+    approval: str = "never"
+    atomic: str = "each"
+
+
+class Workflow(_Typed, frozen=True, kw_only=True):
+    """What the user wrote, typed, with defaults filled in."""
+
+    casemate: int
+    name: str
+    budget: BudgetSpec
+    stages: list[StageSpec]
+    task: str = "one"
+    secrets: dict[str, SecretSpec] = {}
+    models: dict[str, ModelSpec] = {}
+    inputs: dict[str, InputSpec] = {}
+    outputs: dict[str, OutputSpec] = {}
+
+
+def read(document: Document) -> Workflow:
+    """Return the typed workflow. Raises `FindingsError` with every violation of the schema."""
+    findings = sorted(_violations(document), key=lambda f: (f.place.line, f.place.column, f.code))
+    if findings:
+        raise FindingsError(findings)
+    return msgspec.convert(document.data, Workflow, strict=False)
+
+
+def quantity(text: str) -> int:
+    """Return seconds of a duration (`20m`) or bytes of a size (`512MiB`)."""
+    digits = "".join(c for c in text if c.isdigit())
+    return int(digits) * _UNITS[text[len(digits) :]]
+
+
+def nanos(usd: float) -> int:
+    """Return nano-USD, rounded to the nearest."""
+    return round(Decimal(str(usd)) * 1_000_000_000)
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(SCHEMA.read_text())
+    return schema
+
+
+def _violations(document: Document) -> Iterator[Finding]:
+    for error in Draft202012Validator(_schema()).iter_errors(document.data):
+        yield from _explain(document, error)
+
+
+def _explain(document: Document, error: ValidationError) -> Iterator[Finding]:
+    path: Path = tuple(error.absolute_path)
+    value, rule = error.instance, _rule(error)
+    match error.validator:
+        case "additionalProperties" if isinstance(value, dict):
+            known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+            for key in value.keys() - known.keys():
+                where = (*path, key)
+                message = f'unknown field "{clean(key, 80)}"'
+                yield Finding(
+                    code="CSM-C005",
+                    message=message,
+                    place=document.key(where),
+                    path=where,
+                    hint=did_you_mean(key, known),
+                )
+        case "required" if isinstance(value, dict):
+            for key in rule:
+                # one error of the library stands for one missing key
+                if key not in value and f"'{key}'" in error.message:
+                    yield Finding(
+                        code="CSM-C006", message=f'missing field "{key}"', place=document.place(path), path=path
+                    )
+        case _ if error.parent is None and path and error.validator == "pattern" and _is_key(error):
+            where = (*path, str(value))
+            message = f'"{clean(str(value), 80)}" is not a valid name'
+            yield Finding(code="CSM-C007", message=message, place=document.key(where), path=where, hint=_hint(error))
+        case _:
+            message = f"{_short(value)} {_wants(error)}"
+            yield Finding(code="CSM-C007", message=message, place=document.place(path), path=path, hint=_hint(error))
+
+
+def _rule(error: ValidationError) -> Any:
+    return error.validator_value
+
+
+def _is_key(error: ValidationError) -> bool:
+    return "propertyNames" in error.absolute_schema_path
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "this"
+    return clean(json.dumps(value, ensure_ascii=False, default=str), 80)
+
+
+def _wants(error: ValidationError) -> str:
+    rule = _rule(error)
+    match error.validator:
+        case "type":
+            return f"should be of type {rule}"
+        case "enum":
+            return f"should be one of {', '.join(map(str, rule))}"
+        case "const":
+            return f"should be {rule}"
+        case "pattern":
+            return "does not have the right form"
+        case "minimum" | "exclusiveMinimum":
+            return f"is too small (at least {rule})"
+        case "maximum":
+            return f"is too large (at most {rule})"
+        case "uniqueItems":
+            return "has an item twice"
+        case other:
+            return f"violates {other}: {clean(str(rule), 80)}"
+
+
+_FORMS = {
+    "#/$defs/duration": "a number and s, m or h, as in 90s or 20m",
+    "#/$defs/size": "a number and KiB, MiB or GiB, as in 512MiB",
+    "#/$defs/name": "lower-case letters, digits, - and _, at most 40, a letter first",
+}
+
+
+def _hint(error: ValidationError) -> str | None:
+    if error.validator == "enum" and isinstance(error.instance, str):
+        return did_you_mean(error.instance, [str(v) for v in _rule(error)])
+    if error.validator == "pattern":
+        for ref, hint in _FORMS.items():
+            name = ref.rsplit("/", 1)[1]
+            if _schema()["$defs"][name].get("pattern") == error.validator_value:
+                return hint
+        return f"must match {error.validator_value}"
+    return None
