@@ -12,7 +12,6 @@ import msgspec
 
 from policies.canonical import canonical, digest, strict_loads
 from policies.errors import CasemateError
-from policies.vocabulary import Component
 
 PLAN_VERSION = 1
 
@@ -49,7 +48,7 @@ class SecretBinding(Frozen, frozen=True, kw_only=True):
     name: Name
     origin: Literal["env", "file", "command"]
     key: str
-    holder: Literal[Component.FIREWALL, Component.LLM, Component.GATEWAY, Component.CUSTOMS]
+    holder: Literal["firewall", "llm", "gateway", "customs"]
     destination: str
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from policies.canonical import digest
 from policies.plan import Count, Digest, Frozen, Name
-from policies.vocabulary import Verdict
 
 GENESIS = digest(b"")
 
@@ -44,7 +43,7 @@ class Judgement(Frozen, frozen=True, kw_only=True):
 
     id: str
     output: Name
-    verdict: Literal[Verdict.ACCEPT, Verdict.REJECT, Verdict.HOLD]
+    verdict: Literal["accept", "reject", "hold"]
     reasons: list[Reason]
 
 

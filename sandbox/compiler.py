@@ -26,7 +26,6 @@ from policies.plan import (
     Source,
     Stage,
 )
-from policies.vocabulary import Component
 from sandbox.registry import ModelEntry
 from sandbox.resolve import Facts
 from sandbox.source import Document
@@ -66,7 +65,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
                 name=name,
                 origin=cast("Literal['env', 'file', 'command']", spec.origin),
                 key=spec.key,
-                holder=Component.LLM,
+                holder="llm",
                 destination=next(m.host for m in models if m.secret == name),
             )
             for name, spec in sorted(workflow.secrets.items())

@@ -10,7 +10,7 @@ import contextlib
 import io
 import socket
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -28,6 +28,8 @@ from sandbox.topology import LABEL_RUN, ContainerSpec, Network, VolumeSpec
 EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
 _BUILD_TIMEOUT_S = 1800
+_LINE_BYTES = 1 << 20
+_POOL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,37 @@ class Exit:
     out_of_memory: bool
 
 
+class Attached:
+    """The standard streams of one container."""
+
+    def __init__(self, wire: Any) -> None:
+        self._wire, self._raw = wire, wire._sock
+        self._raw.settimeout(None)
+
+    def send(self, data: bytes) -> None:
+        """Write to standard input, and close it."""
+        self._raw.sendall(data)
+        self._raw.shutdown(socket.SHUT_WR)
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (1 for output or 2 for errors, line) until the container ends. An endless line is cut at 1 MiB."""
+        pending = {1: b"", 2: b""}
+        for stream, chunk in frames_iter(self._wire, tty=False):  # type: ignore[no-untyped-call]
+            *whole, rest = (pending[stream] + chunk).split(b"\n")
+            pending[stream] = rest[:_LINE_BYTES]
+            for line in whole:
+                yield stream, line
+        for stream, rest in pending.items():
+            if rest:
+                yield stream, rest
+
+    def close(self) -> None:
+        """Let go of the streams. A cycle in the client keeps the response alive, so both ends are closed."""
+        for end in (self._wire, self._raw):
+            with contextlib.suppress(OSError):
+                end.close()
+
+
 class Engine:
     """A Docker engine that answers. Raises `CasemateError` CSM-R001 when none does."""
 
@@ -45,7 +78,7 @@ class Engine:
         """Connect. `seccomp` is the JSON text of the profile that every container gets."""
         self._seccomp = seccomp
         try:
-            self._client = docker.from_env(timeout=timeout_s)
+            self._client = docker.from_env(timeout=timeout_s, max_pool_size=_POOL)
             self._client.ping()
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise CasemateError(
@@ -152,7 +185,8 @@ class Engine:
                 t.target: f"size={t.size},nr_inodes=16384,uid={spec.uid},gid={spec.gid},mode=0700,nosuid,nodev"
                 for t in spec.tmpfs
             },
-            read_only=True,
+            # A carrier never runs; the engine unpacks archives only into a root that can be written.
+            read_only=spec.runs,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges", f"seccomp={self._seccomp}"],
             ipc_mode="none",
@@ -173,39 +207,14 @@ class Engine:
             **options,
         )
 
-    def start(self, name: str, birth: bytes | None = None) -> None:
-        """Start a container; with `birth`, write that to its standard input and close it."""
-        container = self._container(name)
-        if birth is None:
-            container.start()
-            return
-        wire = container.attach_socket(params={"stdin": 1, "stream": 1})
-        raw: socket.socket = wire._sock  # type: ignore[union-attr]
-        try:
-            container.start()
-            raw.sendall(birth)
-            raw.shutdown(socket.SHUT_WR)
-        finally:
-            # A reference cycle in the client keeps the response alive; closing both ends frees the descriptor.
-            with contextlib.suppress(OSError):
-                wire.close()
-            raw.close()
+    def start(self, name: str) -> None:
+        """Start a container."""
+        self._container(name).start()
 
-    def follow(self, name: str, on_line: Callable[[int, bytes], None]) -> None:
-        """Call `on_line(stream, line)` for every line the container writes (1: out, 2: err), until it ends."""
-        wire = self._container(name).attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1, "logs": 1})
-        pending = {1: b"", 2: b""}
-        try:
-            for stream, chunk in frames_iter(wire, tty=False):  # type: ignore[no-untyped-call]
-                *lines, rest = (pending[stream] + chunk).split(b"\n")
-                pending[stream] = rest[-1_000_000:]
-                for line in lines:
-                    on_line(stream, line)
-        finally:
-            wire.close()
-        for stream, rest in pending.items():
-            if rest:
-                on_line(stream, rest)
+    def attach(self, name: str, *, stdin: bool) -> Attached:
+        """Attach to a container that has not been started, so that not one byte of its output is missed."""
+        params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1}
+        return Attached(self._container(name).attach_socket(params=params))
 
     def logs(self, name: str, *, stdout: bool = True, stderr: bool = True, tail: int | Literal["all"] = "all") -> bytes:
         """Return what the engine kept of a container's output."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from policies.plan import Plan, Stage
@@ -37,7 +37,6 @@ IMAGES = {
 
 PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 RELAY_READY = b"Loading success"
-_BUFFER_BYTES = 1 << 30
 
 
 class Network(StrEnum):
@@ -98,6 +97,7 @@ class ContainerSpec:
     pids: int = 64
     log_bytes: int = 64 * MIB
     birth: bool = False
+    runs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Topology:
     models: Mapping[str, ContainerSpec]
     trusted: Mapping[Component, ContainerSpec]
     cells: Mapping[str, Cell]
-    customs_volumes: tuple[VolumeSpec, ...]
+    carrier: ContainerSpec
     customs: ContainerSpec
 
 
@@ -130,7 +130,7 @@ def topology(plan: Plan, run: str, *, home: str, host: str) -> Topology:
         models={m.local: lay.model(m.local) for m in plan.models if m.local},
         trusted={Component.FIREWALL: lay.firewall(), Component.LLM: lay.llm(), Component.GATEWAY: lay.gateway()},
         cells={stage.name: lay.cell(stage) for stage in plan.stages},
-        customs_volumes=(lay.memory("customs-out", "customs", size=_BUFFER_BYTES), lay.disk("customs-in")),
+        carrier=lay.carrier(),
         customs=lay.customs(),
     )
 
@@ -158,8 +158,21 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
-        buffer = self.memory("buffer", "gateway", size=_BUFFER_BYTES)
-        return (*doors, *ups, *models, buffer)
+        kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out")]
+        return (*doors, *ups, *models, *kept)
+
+    def carrier(self) -> ContainerSpec:
+        """Never started: through it the engine's archive API reads and writes the run's volumes."""
+        targets = {"/buffer": "buffer", "/in": "customs-in", "/out": "customs-out"}
+        return ContainerSpec(
+            name=self.name("carrier"),
+            role="carrier",
+            image=self._images[IMAGES["relay"]],
+            uid=UIDS["relay"],
+            mounts=tuple(Mount(self.name(part), target, read_only=False) for target, part in targets.items()),
+            labels={**self._labels, LABEL_ROLE: "carrier"},
+            runs=False,
+        )
 
     def _stage_doors(self, door: str) -> list[Mount]:
         return [Mount(self.name(f"{s.name}-{door}"), f"/doors/{s.name}", read_only=False) for s in self._plan.stages]
@@ -207,16 +220,14 @@ class _Layout:
 
     def gateway(self) -> ContainerSpec:
         mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
-        memory = 512 * MIB + _BUFFER_BYTES
-        return self._trusted(Component.GATEWAY, ("python3", "-m", "gateway", "serve"), mounts, memory=memory)
+        return self._trusted(Component.GATEWAY, ("python3", "-m", "gateway", "serve"), mounts)
 
     def customs(self) -> ContainerSpec:
         mounts = [
             Mount(self.name("customs-in"), "/in", read_only=True),
             Mount(self.name("customs-out"), "/out", read_only=False),
         ]
-        memory = 1024 * MIB + _BUFFER_BYTES
-        return self._trusted(Component.CUSTOMS, ("python3", "-m", "gateway", "customs"), mounts, memory=memory)
+        return self._trusted(Component.CUSTOMS, ("python3", "-m", "gateway", "customs"), mounts, memory=1024 * MIB)
 
     def model(self, local: str) -> ContainerSpec:
         return ContainerSpec(
@@ -264,6 +275,7 @@ class _Layout:
                 Mount(workspace, "/workspace", read_only=False),
             ),
             labels={**self._labels, LABEL_ROLE: "carrier"},
+            runs=False,
         )
         scratch = min(64 * MIB, limits.disk)
         agent = ContainerSpec(
@@ -304,8 +316,6 @@ class _Layout:
 
 
 def _with_tmpfs(spec: ContainerSpec, extra: Tmpfs) -> ContainerSpec:
-    from dataclasses import replace
-
     return replace(spec, tmpfs=(*spec.tmpfs, extra))
 
 

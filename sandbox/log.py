@@ -1,0 +1,168 @@
+"""The run's event log: one hash-chained file, merged from what every component reports.
+
+Line by line canonical JSON; `seq` counts from 0, `prev` is the digest of the line before (of nothing, for the first).
+The head (how many lines, and the digest of the last) is kept beside the file, so that a cut-off end is seen too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator
+
+from policies.canonical import StrictJsonError, canonical, digest, strict_loads
+from policies.errors import CasemateError
+from policies.events import Attribute, ComponentEvent, clean, now
+from policies.plan import Count, Digest, Frozen
+from policies.vocabulary import Component, EventName, ExitCode, Verdict
+from policies.writes import GENESIS
+
+SCHEMA = Path(__file__).resolve().parent.parent / "policies" / "schemas" / "event.schema.json"
+
+
+class RunEvent(Frozen, frozen=True, kw_only=True):
+    """One line of events.jsonl."""
+
+    seq: Count
+    prev: Digest
+    run: str
+    plan: Digest
+    n: Count
+    time: str
+    actor: Component
+    event: EventName
+    stage: str | None
+    shard: int | None
+    verdict: Verdict | None
+    rule: str | None
+    reason: str | None
+    attrs: dict[str, Attribute]
+
+
+class RunLog:
+    """Appends events to a run's log. Raises `CasemateError` CSM-R011 when a component's numbering has a gap."""
+
+    def __init__(self, folder: Path, run: str, plan: str) -> None:
+        self._path, self._run, self._plan = folder / "events.jsonl", run, plan
+        self._head = folder / "events.head"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        self._seq, self._prev = 0, GENESIS
+        self._expected: dict[Component, int] = {}
+
+    def own(
+        self,
+        event: EventName,
+        *,
+        stage: str | None = None,
+        verdict: Verdict | None = None,
+        rule: str | None = None,
+        reason: str | None = None,
+        attrs: Mapping[str, Attribute] | None = None,
+    ) -> RunEvent:
+        """Append an event of the orchestrator itself."""
+        return self.append(
+            ComponentEvent(
+                n=self._expected.get(Component.SANDBOX, 0),
+                time=now(),
+                actor=Component.SANDBOX,
+                event=event,
+                stage=stage,
+                verdict=verdict,
+                rule=rule,
+                reason=clean(reason) if reason else None,
+                attrs={k: clean(v, 4000) if isinstance(v, str) else v for k, v in (attrs or {}).items()},
+            )
+        )
+
+    def append(self, event: ComponentEvent) -> RunEvent:
+        """Append a component's event, in the order in which it arrived."""
+        expected = self._expected.get(event.actor, 0)
+        if event.n != expected:
+            raise CasemateError("CSM-R011", f"event {expected} of {event.actor.value} is missing (got {event.n})")
+        self._expected[event.actor] = expected + 1
+        fields = {name: getattr(event, name) for name in event.__struct_fields__}
+        record = RunEvent(seq=self._seq, prev=self._prev, run=self._run, plan=self._plan, shard=None, **fields)
+        line = canonical(msgspec.to_builtins(record))
+        try:
+            os.write(self._file, line + b"\n")
+        except OSError as error:
+            raise CasemateError("CSM-R011", f"the event log cannot be written: {error.strerror}") from error
+        self._seq, self._prev = self._seq + 1, digest(line)
+        return record
+
+    def checkpoint(self) -> None:
+        """Make everything so far durable, and note the head."""
+        os.fsync(self._file)
+        temporary = self._head.with_suffix(".head.new")
+        temporary.write_bytes(canonical({"count": self._seq, "head": self._prev}) + b"\n")
+        temporary.replace(self._head)
+
+    def close(self) -> None:
+        """Checkpoint and close."""
+        self.checkpoint()
+        os.close(self._file)
+
+
+def parse_component_event(line: bytes, actor: Component) -> ComponentEvent:
+    """Read a component's line; raise CSM-R011 when it is not an event of that component."""
+    try:
+        event = msgspec.convert(strict_loads(line), ComponentEvent, strict=True)
+    except (StrictJsonError, msgspec.ValidationError) as error:
+        raise CasemateError("CSM-R011", f"{actor.value} wrote no event: {error}", place=actor.value) from error
+    if event.actor is not actor:
+        raise CasemateError("CSM-R011", f"{actor.value} spoke as {event.actor.value}", place=actor.value)
+    return event
+
+
+def read_events(folder: Path) -> Iterator[RunEvent]:
+    """Yield the events of a run, without verifying their chain."""
+    path = folder / "events.jsonl"
+    if path.exists():
+        with path.open("rb") as stream:
+            for line in stream:
+                if line.endswith(b"\n"):  # the last line may still be on its way
+                    yield msgspec.json.decode(line, type=RunEvent)
+
+
+def verify(folder: Path) -> int:
+    """Return the number of events after checking every line against the schema, the chain and the head.
+
+    Raises `CasemateError` CSM-R011 at the first line that was flipped, dropped, reordered, added or cut off.
+    """
+
+    def broken(number: int, why: str) -> CasemateError:
+        place = f"events.jsonl:{number + 1}"
+        return CasemateError("CSM-R011", why, place=place, exit_code=ExitCode.REFUSED)
+
+    prev, count = GENESIS, 0
+    with (folder / "events.jsonl").open("rb") as stream:
+        for number, raw in enumerate(stream):
+            line = raw.removesuffix(b"\n")
+            try:
+                record = strict_loads(line)
+                _schema().validate(record)
+            except Exception as error:  # whatever it is, the line is not an event
+                raise broken(number, f"not an event: {clean(str(error), 200)}") from error
+            if not isinstance(record, dict) or canonical(record) != line or not raw.endswith(b"\n"):
+                raise broken(number, "not the canonical encoding")
+            if record["seq"] != number or record["prev"] != prev:
+                raise broken(number, "the chain is broken here")
+            prev, count = digest(line), number + 1
+    try:
+        head: Any = json.loads((folder / "events.head").read_bytes())
+    except (OSError, ValueError) as error:
+        raise broken(count, "the head of the log is missing or unreadable") from error
+    if head != {"count": count, "head": prev}:
+        raise broken(count, f"the log ends here, but its head is at {head.get('count')}")
+    return count
+
+
+@cache
+def _schema() -> Draft202012Validator:
+    return Draft202012Validator(json.loads(SCHEMA.read_text()))

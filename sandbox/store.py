@@ -1,0 +1,142 @@
+"""Where runs live: a folder each under CASEMATE_HOME, and a journal: a state is written before it is acted on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from policies.canonical import canonical
+from policies.errors import CasemateError
+from policies.events import now
+from policies.plan import Plan, decode, encode
+from policies.vocabulary import ExitCode, Outcome
+
+_RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
+
+_TABLES = """
+create table if not exists runs (
+  run text primary key, name text not null, plan text not null, started text not null,
+  ended text, outcome text, exit_code integer, summary text
+) strict;
+create table if not exists transitions (
+  run text not null, time text not null, subject text not null, state text not null, detail text
+) strict;
+"""
+
+
+class Store:
+    """The runs of one project."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.resolve()
+
+    def folder(self, run: str) -> Path:
+        """Return a run's folder; raise CSM-R012 when there is none."""
+        if _RUN.match(run):
+            path = self.home / "runs" / run
+            if path.is_dir():
+                return path
+        names = [row["run"] for row in self.runs(limit=1)]
+        hint = f"the latest is {names[0]}" if names else "no run has been started here"
+        raise CasemateError("CSM-R012", f"unknown run {run!r}", hint=hint, exit_code=ExitCode.USAGE)
+
+    def latest(self) -> str:
+        """Return the id of the latest run."""
+        for row in self.runs(limit=1):
+            return str(row["run"])
+        raise CasemateError("CSM-R012", "no run has been started here", exit_code=ExitCode.USAGE)
+
+    @contextmanager
+    def new(self, plan: Plan, digest: str) -> Iterator[tuple[str, Path]]:
+        """Open a run: its folder with the plan, its row in the journal, and its lock for as long as it is driven."""
+        run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        folder = self.home / "runs" / run
+        for part in ("", "writes", "quarantine", "artifacts", "logs"):
+            (folder / part).mkdir(parents=True, mode=0o700)
+        (folder / "plan.json").write_bytes(encode(plan))
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._journal() as journal:
+                row = (run, plan.name, digest, now())
+                journal.execute("insert into runs (run, name, plan, started) values (?, ?, ?, ?)", row)
+            yield run, folder
+
+    def transition(self, run: str, subject: str, state: str, detail: str | None = None) -> None:
+        """Write down a transition, durably, before it is acted on."""
+        with self._journal() as journal:
+            journal.execute("insert into transitions values (?, ?, ?, ?, ?)", (run, now(), subject, state, detail))
+
+    def end(self, run: str, outcome: Outcome, exit_code: ExitCode, summary: dict[str, Any]) -> None:
+        """Write down how a run ended."""
+        text = canonical(summary).decode()
+        with self._journal() as journal:
+            journal.execute(
+                "update runs set ended = ?, outcome = ?, exit_code = ?, summary = ? where run = ?",
+                (now(), outcome.value, int(exit_code), text, run),
+            )
+
+    def runs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the latest runs, newest first; one that is neither ended nor driven has the outcome `crashed`."""
+        with self._journal() as journal:
+            journal.row_factory = sqlite3.Row
+            rows = journal.execute("select * from runs order by run desc limit ?", (limit,)).fetchall()
+        result = []
+        for row in map(dict, rows):
+            if row["outcome"] is None:
+                row["outcome"] = "running" if is_driven(self.home / "runs" / row["run"]) else "crashed"
+            row["summary"] = json.loads(row["summary"]) if row["summary"] else None
+            result.append(row)
+        return result
+
+    def plan(self, run: str) -> Plan:
+        """Return the plan of a run."""
+        return decode((self.folder(run) / "plan.json").read_bytes(), Plan)
+
+    @contextmanager
+    def _journal(self) -> Iterator[sqlite3.Connection]:
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = sqlite3.connect(self.home / "journal.db", timeout=30)
+        try:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.executescript(_TABLES)
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+
+def is_driven(folder: Path) -> bool:
+    """Tell whether an orchestrator holds a run's lock. A missing lock means that nobody does."""
+    try:
+        handle = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def load_plan(data: bytes) -> Plan:
+    """Read a plan file (a final newline is allowed)."""
+    return decode(data.removesuffix(b"\n"), Plan)
+
+
+def as_json(value: msgspec.Struct) -> Any:
+    """Return plain JSON data."""
+    return msgspec.to_builtins(value)
