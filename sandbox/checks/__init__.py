@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, models, outputs, secrets, stages
+from sandbox.checks import egress, models, outputs, stages
+from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
 from sandbox.resolve import Facts
@@ -16,7 +17,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *models.CHECKS,
     *egress.CHECKS,
     *outputs.CHECKS,
-    *secrets.CHECKS,
+    *secrets_.CHECKS,
 )
 
 

@@ -1,0 +1,148 @@
+"""Apply: customs judges what the agents proposed, and what it declares is put in place, once, atomically.
+
+Customs starts when no agent, no gateway and no proxy of the run is left. It has no network. What it wrote is carried
+out by copy, verified against its own declaration, and renamed into place.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from policies.canonical import digest
+from policies.errors import CasemateError
+from policies.plan import Output, Plan, decode
+from policies.slices import Birth
+from policies.vocabulary import Component, EventName, ExitCode, Verdict
+from policies.writes import GENESIS, Declaration, Written
+from sandbox.driver import Driver
+from sandbox.engine import tar_of
+from sandbox.topology import DOORS_GID, UIDS, Topology
+
+JUDGE_S = 3600
+_OUT_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What customs decided, by output."""
+
+    accepted: dict[str, int]
+    rejected: dict[str, int]
+    written: tuple[Written, ...]
+    files: dict[str, bytes]
+
+
+def own_volumes(driver: Driver, carrier: str) -> None:
+    """Give the run's volumes on disk to the processes that write them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, owner in (("buffer", "gateway"), ("in", "customs"), ("out", "customs")):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o750, UIDS[owner], DOORS_GID
+            archive.addfile(entry)
+    driver.engine.put(carrier, "/", buffer.getvalue())
+
+
+def take_buffers(driver: Driver, carrier: str, folder: Path) -> dict[str, bytes]:
+    """Copy the write buffers out of the gateway's volume, and keep them with the run."""
+    files = _read_tar(driver.engine.get(carrier, "/buffer", _OUT_BYTES), "buffer")
+    for name, content in files.items():
+        (folder / "writes" / PurePosixPath(name).name).write_bytes(content)
+    return {PurePosixPath(name).stem: content for name, content in files.items() if name.endswith(".jsonl")}
+
+
+def judge(driver: Driver, plan: Plan, birth: Birth, lay: Topology, buffers: dict[str, bytes], folder: Path) -> Verdicts:
+    """Let customs judge every buffered write. Raises `CasemateError` when it fails, or declares what it did not do."""
+    heads = _heads(driver, plan, buffers)
+    birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=heads)
+    wanted = {f"{stage}.jsonl": buffers[stage] for stage in buffers if f"buffer/{stage}" in heads}
+    driver.engine.put(lay.carrier.name, "/in", tar_of(wanted))
+    name = lay.customs.name
+    driver.launch(lay.customs, Component.CUSTOMS, birth)
+    driver.release(name)
+    how = driver.await_end(name, time.monotonic() + JUDGE_S)
+    if how is None or how.code != 0:
+        driver.engine.kill(name)
+        said = driver.engine.logs(name, stdout=False, tail=5).decode(errors="replace").strip()
+        message = f"customs ended with {how.code if how else 'no verdict in time'}: {said[-300:]}"
+        raise CasemateError("CSM-W019", message, exit_code=ExitCode.STAGE_FAILED)
+    files = _read_tar(driver.engine.get(lay.carrier.name, "/out", _OUT_BYTES), "out")
+    declared = decode(files["declaration.json"].removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
+    if declared.plan != birth.seal.plan:
+        raise CasemateError("CSM-W019", "customs judged another plan")
+    for name in ("verdicts.jsonl", "quarantine.jsonl"):
+        if name in files:
+            (folder / "quarantine" / name).write_bytes(files[name])
+    return Verdicts(declared.accepted, declared.rejected, tuple(declared.written), files)
+
+
+def put_in_place(driver: Driver, plan: Plan, verdicts: Verdicts, root: Path) -> None:
+    """Rename each declared file into place after checking that it is what the plan allows and customs declared."""
+    outputs = {output.name: output for output in plan.outputs}
+    for written in verdicts.written:
+        content = verdicts.files.get(written.file)
+        output = outputs.get(written.output)
+        if content is None or output is None or output.path != written.path or digest(content) != written.digest:
+            raise CasemateError("CSM-W010", f"what customs declared for {written.output} is not what it wrote")
+        manifest = verdicts.files.get(f"{written.output}.manifest.json")
+        target = _target(root, output)
+        if manifest is not None:
+            _replace(target.with_name(target.name + ".manifest.json"), manifest)
+        _replace(target, content)
+        driver.note(
+            EventName.WRITE_APPLIED,
+            verdict=Verdict.ACCEPT,
+            attrs={
+                "casemate.output": written.output,
+                "casemate.path": written.path,
+                "casemate.digest": written.digest,
+                "casemate.write.count": written.rows,
+            },
+        )
+
+
+def _heads(driver: Driver, plan: Plan, buffers: dict[str, bytes]) -> dict[str, str]:
+    """Return what the event log vouches for: the digest of the last line of each stage's buffer."""
+    return {
+        f"buffer/{stage.name}": driver.buffer_heads.get(stage.name, GENESIS)
+        for stage in plan.stages
+        if stage.name in driver.buffer_heads or buffers.get(stage.name)
+    }
+
+
+def _target(root: Path, output: Output) -> Path:
+    """Return where an output goes; no part of the way may be a link that leads elsewhere."""
+    target = root / output.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.resolve().is_relative_to(root.resolve()):
+        raise CasemateError("CSM-W010", f"{output.path} leads out of the project", exit_code=ExitCode.REFUSED)
+    return target
+
+
+def _replace(target: Path, content: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(handle)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    except OSError as error:
+        raise CasemateError("CSM-W010", f"{target.name} cannot be written: {error.strerror}") from error
+
+
+def _read_tar(archive: bytes, prefix: str) -> dict[str, bytes]:
+    files = {}
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        for info in tar:
+            if info.isreg():
+                content = tar.extractfile(info)
+                files[str(PurePosixPath(info.name).relative_to(prefix))] = content.read() if content else b""
+    return files

@@ -1,0 +1,73 @@
+"""Explain: a plan in words. Per stage: what it can reach, read, spend and propose; and who holds which secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.plan import Model, Output, Plan, Stage
+from policies.slices import seal
+
+
+def explain(plan: Plan, only: str | None = None) -> Iterator[str]:
+    """Yield the lines of an explanation, of the whole plan or of one stage."""
+    yield f"{plan.name}  plan {seal(plan).plan[:19]}…"
+    budget = plan.budget
+    spend = f"{money(budget.usd_nanos)}, {budget.tokens:,} tokens, {budget.calls:,} calls, {budget.wall_s} s"
+    yield f"  may spend at most {spend}"
+    for stage in plan.stages:
+        if only in (None, stage.name):
+            yield ""
+            yield from _stage(plan, stage)
+    if only is None:
+        yield ""
+        yield from _secrets(plan)
+
+
+def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
+    limits = stage.limits
+    yield f"stage {stage.name}"
+    yield f"  runs      {' '.join(stage.run)}  in {stage.image}"
+    after = f", after {', '.join(stage.needs)}" if stage.needs else ""
+    size = f"{limits.memory >> 20} MiB memory, {limits.disk >> 20} MiB disk, {limits.pids} pids"
+    yield f"  within    {limits.wall_s} s, {limits.cpu_millis / 1000:g} cpu, {size}{after}"
+    inputs = [f"/inputs/{i.target}" for i in plan.inputs if i.name in stage.inputs]
+    inputs += [f"/artifacts/{need}" for need in stage.needs]
+    yield f"  reads     {', '.join(inputs) or 'nothing'}"
+    models = {m.alias: m for m in plan.models}
+    asks = [_model(models[alias]) for alias in stage.models]
+    yield f"  asks      {'; '.join(asks) or 'no model'}"
+    if asks:
+        yield f"            at most {limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
+    reaches = [f"{r.scheme}://{r.host}:{r.port}{' ' + ','.join(r.methods) if r.methods else ''}" for r in stage.egress]
+    yield f"  reaches   {', '.join(reaches) or 'nothing: no address, no name, no neighbour'}"
+    outputs = {o.name: o for o in plan.outputs}
+    proposes = [_output(outputs[name]) for name in stage.outputs]
+    yield f"  proposes  {'; '.join(proposes) or 'nothing'}"
+    yield "  holds     no secret"
+
+
+def _model(model: Model) -> str:
+    where = "served here without a network" if model.local else f"at {model.host}:{model.port}"
+    return f"{model.alias} = {model.model} ({where})"
+
+
+def _output(output: Output) -> str:
+    checks = ["schema", f"at most {output.per_run:,} rows", *(f"{f} bounded" for f in output.bounds)]
+    checks += [f"unique by {', '.join(output.unique)}"] if output.unique else []
+    checks += [f"no {kind}" for kind in output.scan]
+    how = "all or nothing" if output.atomic == "batch" else "row by row"
+    return f"{output.name} → {output.path} ({'; '.join(checks)}; {how})"
+
+
+def _secrets(plan: Plan) -> Iterator[str]:
+    yield "secrets"
+    for secret in plan.secrets:
+        origin = f"{secret.origin} {secret.key}"
+        yield f"  {secret.name} ({origin}): held by {secret.holder}, goes to {secret.destination} only"
+    if not plan.secrets:
+        yield "  none"
+
+
+def money(nanos: int) -> str:
+    """Return nano-USD for people."""
+    return f"${nanos / 1_000_000_000:,.6f}".rstrip("0").rstrip(".") if nanos else "$0"
