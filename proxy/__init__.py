@@ -1,0 +1,31 @@
+"""The two trusted processes that an agent's traffic goes through. Reading order:
+
+`start`               birth, doors, the end: common to both; `__main__` wires
+
+egress, the firewall: the only process with a way out
+`egress.types`        the words
+`egress.head`         bytes to a head with one reading (pure)
+`egress.normalise`    a head to the request that it means (pure)
+`egress.decide`       the request and the rules to a decision (pure)
+`egress.clienthello`  the first bytes of a tunnel to the name that they ask for (pure)
+`egress.addresses`    which addresses may be reached; resolve, check, pin
+`egress.answers`      what the cell and the event log are told (pure)
+`egress.relay`        bytes both ways
+`egress.tunnel`       CONNECT, and the tunnels of other trusted processes
+`egress.framing`      a keep-alive connection to requests, each judged
+`egress.plain`        plain HTTP through mitmproxy; the only file that imports it
+`egress.front`        the doors
+`egress.app`          all doors of a slice
+
+llm, the LLM API proxy: holds the provider keys, has no network but a tunnel
+`llm.types`           the words
+`llm.charges`         what a call may cost at most, and what it cost (pure)
+`llm.ledger`          reserve, then settle: SQLite
+`llm.request`         what an agent asks to what a provider is asked (pure)
+`llm.response`        what a provider answers: usage, model, redaction (pure)
+`llm.stream`          the same for a stream of events (pure)
+`llm.upstream`        the pooled client through the tunnel
+`llm.door`            a stage's door: connections, routes, denials
+`llm.chat`            one chat completion, from reservation to settlement
+`llm.app`             all doors of a slice
+"""

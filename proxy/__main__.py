@@ -1,0 +1,58 @@
+"""`python -m proxy egress|llm [--root DIR]`: wiring only. See `proxy.start` for the order of things."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from policies.errors import CasemateError
+from policies.events import EventLogError, EventWriter
+from policies.slices import Birth, FirewallSlice, LlmSlice, open_slice
+from policies.vocabulary import Component
+from proxy.start import Events, Roots, check_import_path, configure_logging, read_message, serve
+
+
+async def _egress(part: FirewallSlice, roots: Roots) -> int:
+    from proxy.egress.app import firewall  # each process imports only its own libraries
+
+    events = Events(EventWriter(Component.FIREWALL))
+    return await serve(firewall(part, roots, events), events)
+
+
+async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:
+    from proxy.llm.app import llm_proxy
+
+    events = Events(EventWriter(Component.LLM))
+    return await serve(llm_proxy(part, birth, roots, events), events)
+
+
+def _run(component: str, roots: Roots) -> int:
+    if component == "egress":
+        birth = read_message(sys.stdin.buffer, Component.FIREWALL)
+        return asyncio.run(_egress(open_slice(birth, Component.FIREWALL, FirewallSlice), roots))
+    birth = read_message(sys.stdin.buffer, Component.LLM)
+    return asyncio.run(_llm(open_slice(birth, Component.LLM, LlmSlice), birth, roots))
+
+
+def main() -> int:
+    """Run one trusted process; return its exit code: 0 stopped, 1 event log broken, 2 refused to start."""
+    parser = argparse.ArgumentParser(prog="python -m proxy", description=__doc__)
+    parser.add_argument("component", choices=["egress", "llm"])
+    parser.add_argument("--root", type=Path, default=Path("/"), help="folder that holds doors, models and state")
+    arguments = parser.parse_args()
+    try:
+        check_import_path(sys.path)
+        configure_logging()
+        return _run(arguments.component, Roots.under(arguments.root))
+    except CasemateError as error:
+        sys.stderr.write(error.render() + "\n")
+        return 2
+    except EventLogError as error:
+        sys.stderr.write(f"event log broken: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

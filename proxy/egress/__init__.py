@@ -1,0 +1,1 @@
+"""The firewall: the only process of a run that has a way out."""

@@ -1,0 +1,65 @@
+"""Puts the LLM proxy together: one ledger, one pooled client for each model, one door for each stage."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from policies.errors import CasemateError
+from policies.plan import Model
+from policies.slices import Birth, LlmSlice, up_door
+from proxy.llm.charges import ceiling
+from proxy.llm.chat import Chat
+from proxy.llm.door import Door
+from proxy.llm.ledger import Ledger
+from proxy.llm.upstream import Upstream
+from proxy.start import Events, Roots, bound
+
+RUN = "run"
+
+
+@asynccontextmanager
+async def llm_proxy(
+    part: LlmSlice, birth: Birth, roots: Roots, events: Events, context: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Bind every door of the slice, and close them all in the end. `context` is a seam: tests trust their own CA."""
+    keys = {model.alias: _key(model, birth) for model in part.models}
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(roots.state / "ledger.db", birth.run)
+        stack.callback(ledger.close)
+        tls = context if context is not None else ssl.create_default_context()
+        upstreams: dict[str, Upstream] = {}
+        for model in part.models:
+            socket = roots.doors / up_door(model.alias) / "up.sock"
+            upstreams[model.alias] = Upstream(model, keys[model.alias], socket, tls)
+            stack.push_async_callback(upstreams[model.alias].close)
+        for stage in part.stages:
+            scopes = {f"stage/{stage.stage}": ceiling(stage.limits), RUN: ceiling(part.budget)}
+            mine = {alias: upstreams[alias] for alias in stage.models}
+            chat = Chat(stage.stage, mine, ledger, scopes, events)
+            await _open(
+                stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), chat, events)
+            )
+        yield
+
+
+def _key(model: Model, birth: Birth) -> str | None:
+    """Return a model's key; raise `CasemateError` (R009) when it is missing or could not stand in a header."""
+    if model.secret is None:
+        return None
+    key = birth.secrets.get(model.secret)
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise CasemateError("CSM-R009", f"no usable value for secret {model.secret}", place="llm")
+    return key
+
+
+async def _open(stack: AsyncExitStack, path: Path, door: Door) -> None:
+    def bind(name: str) -> Coroutine[object, object, asyncio.Server]:
+        return asyncio.get_running_loop().create_unix_server(door.server, name, backlog=128)
+
+    server = await stack.enter_async_context(bound(path, bind))
+    stack.push_async_callback(door.server.shutdown, 1.0)
+    stack.callback(server.close)

@@ -1,0 +1,74 @@
+"""What a call may cost at most, what it did cost, and whether that fits under a ceiling. Pure, in whole numbers."""
+
+from __future__ import annotations
+
+from policies.plan import Budget, Limits, Price
+from proxy.llm.types import Amount, Dimension, Usage
+
+BYTES_A_TOKEN = 128
+"""No vocabulary in use has a longer token, so output of n bytes has at least n / 128 tokens."""
+
+SLACK_TOKENS = 16
+"""Chunks of a stream that carry no token of the answer: the role, the finish reason."""
+
+
+def cost(usage: Usage, price: Price) -> int:
+    """Return nano-USD."""
+    return usage.input * price.input + usage.output * price.output
+
+
+def worst_case(input_tokens: int, max_output: int, price: Price) -> Amount:
+    """Return what one call reserves: its whole input bound and its whole output ceiling."""
+    usage = Usage(input=input_tokens, output=max_output, complete=False)
+    return Amount(calls=1, tokens=input_tokens + max_output, usd_nanos=cost(usage, price))
+
+
+def settled(usage: Usage, price: Price) -> Amount:
+    """Return what one call has cost. It may pass the reservation: a provider's bill is a fact, not a request."""
+    return Amount(calls=1, tokens=usage.input + usage.output, usd_nanos=cost(usage, price))
+
+
+def counted(input_tokens: int, output_bytes: int, max_output: int) -> Usage:
+    """Return the charge for a stream that ended without the provider's word: never zero, never too little.
+
+    A token is at least one byte, so the bytes that were seen are an upper bound of the tokens that were seen.
+    """
+    return Usage(input=input_tokens, output=min(output_bytes, max_output), complete=False)
+
+
+def outruns(chunks: int, output_bytes: int, max_output: int) -> bool:
+    """Whether a stream has certainly passed its output ceiling.
+
+    Both counts are lower bounds of its tokens: a chunk with text carries at least one, and no token has over 128 bytes.
+    """
+    return max(chunks, output_bytes // BYTES_A_TOKEN) > max_output + SLACK_TOKENS
+
+
+def ceiling(limit: Budget | Limits) -> Amount:
+    """Return the ceilings of a scope."""
+    return Amount(calls=limit.calls, tokens=limit.tokens, usd_nanos=limit.usd_nanos)
+
+
+def exceeded(spent: Amount, more: Amount, most: Amount) -> Dimension | None:
+    """Return the first dimension in which `spent` and `more` together pass `most`, or None."""
+    if spent.calls + more.calls > most.calls:
+        return "calls"
+    if spent.tokens + more.tokens > most.tokens:
+        return "tokens"
+    if spent.usd_nanos + more.usd_nanos > most.usd_nanos:
+        return "usd_nanos"
+    return None
+
+
+def replaced(spent: Amount, reserved: Amount, actual: Amount) -> Amount:
+    """Return what a scope has spent once a reservation has become a charge."""
+    return Amount(
+        calls=spent.calls - reserved.calls + actual.calls,
+        tokens=spent.tokens - reserved.tokens + actual.tokens,
+        usd_nanos=spent.usd_nanos - reserved.usd_nanos + actual.usd_nanos,
+    )
+
+
+def added(spent: Amount, more: Amount) -> Amount:
+    """Return the sum."""
+    return replaced(spent, Amount(calls=0, tokens=0, usd_nanos=0), more)

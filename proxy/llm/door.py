@@ -1,0 +1,207 @@
+"""A stage's LLM door: who may connect, which routes there are, and that whatever goes wrong is a denial.
+
+The routes are an allow list: providers have others (files, batches, fine-tuning, administration) behind the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from policies.errors import denial
+from policies.events import Attribute, EventLogError, clean
+from policies.vocabulary import EventName, Verdict
+from proxy.llm.types import Refused
+from proxy.start import Events
+
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of a request body."""
+
+MAX_CONNECTIONS = 256
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 60.0
+IDLE_SECONDS = 75.0
+ROUTES: Final = ["POST /v1/chat/completions", "GET /v1/models", "HEAD /", "GET /"]
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Protocol = web.RequestHandler
+
+_log = structlog.get_logger()
+
+
+class _Handler(web.RequestHandler):
+    """One connection; what aiohttp cannot parse is denied in the one shape, too, and nothing of it is logged."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that is not HTTP."""
+        del exc, message
+        refused = Refused("CSM-P021", "malformed HTTP", status=status, hint="send well-formed HTTP/1.1")
+        if request.writer.output_size > 0:
+            raise ConnectionAbortedError("an answer had begun")
+        self.tell(refused)
+        return _closing(refused)
+
+    tell: Callable[[Refused], None]
+
+
+class LimitedServer(web.Server):
+    """An aiohttp server that bounds connections, and how long one may exist without asking anything.
+
+    `refused` is told what never becomes a request.
+    """
+
+    def __init__(self, handler: Handler, refused: Callable[[Refused], None], limit: int = MAX_CONNECTIONS) -> None:
+        super().__init__(handler, handler_cancellation=True)  # a client that hangs up ends its call upstream, too
+        self._limit, self._refused, self._timers = limit, refused, dict[object, asyncio.TimerHandle]()
+
+    def __call__(self) -> Protocol:
+        """Return the protocol of a new connection."""
+        handler = _Handler(self, loop=asyncio.get_running_loop(), auto_decompress=False, lingering_time=2.0)
+        handler.tell = self._refused
+        return handler
+
+    def connection_made(self, handler: Protocol, transport: asyncio.Transport) -> None:
+        """Take a connection, or drop it when there are too many; start the clock of its first request."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > self._limit:
+            handler.force_close()
+            self._refused(Refused("CSM-P011", f"over {self._limit} connections at this door"))
+        else:
+            self.arm(handler, HEAD_SECONDS)
+
+    def connection_lost(self, handler: Protocol, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        self.disarm(handler)
+        super().connection_lost(handler, exc)
+
+    def arm(self, handler: Protocol, seconds: float) -> None:
+        """Close the connection unless a whole request head arrives within `seconds`."""
+        self.disarm(handler)
+        self._timers[handler] = asyncio.get_running_loop().call_later(seconds, handler.force_close)
+
+    def disarm(self, handler: object) -> None:
+        """A request has begun, or the connection is gone."""
+        if (timer := self._timers.pop(handler, None)) is not None:
+            timer.cancel()
+
+
+def answer(refused: Refused) -> web.Response:
+    """Return a refusal in the one shape of every door, which OpenAI clients read as an error as well."""
+    response = web.json_response(shape(refused), status=refused.status)
+    if refused.retry_after is not None:
+        response.headers["Retry-After"] = refused.retry_after
+    return response
+
+
+def shape(refused: Refused) -> dict[str, object]:
+    """Return the JSON of a refusal."""
+    hint = refused.hint or refused.reason
+    return denial(refused.code, "llm", hint=clean(hint), allowed=refused.allowed, **refused.more)
+
+
+class Door:
+    """Routes of one stage. `chat` serves a chat completion; `aliases` are what the stage may name."""
+
+    def __init__(self, stage: str, aliases: list[str], chat: Handler, events: Events) -> None:
+        self._stage, self._aliases, self._chat, self._events = stage, aliases, chat, events
+        self.server = LimitedServer(self.handle, self._tell)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request. This is the only handler there is, so there is none without a guard."""
+        self.server.disarm(request.protocol)
+        try:
+            return await self._route(request)
+        except Refused as refused:
+            return self._deny(request, refused)
+        except EventLogError:
+            _log.error("event log broken")
+            return _closing(Refused("CSM-P019", "the event log is broken", status=500))
+        except ConnectionError:
+            raise  # the agent hung up; what it cost has been settled
+        except Exception as error:  # noqa: BLE001 - an internal failure at a door is a denial
+            _log.error("door failed", exc_info=error)
+            return self._deny(request, Refused("CSM-P019", type(error).__name__, hint="denied", status=500))
+        finally:
+            if request.transport is not None:
+                self.server.arm(request.protocol, IDLE_SECONDS)
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        # The path as it was sent: an absolute URL, `//host` or an encoded slash equals no route. A query is ignored.
+        path, _, _ = request.raw_path.partition("?")
+        match request.method, path:
+            case "POST", "/v1/chat/completions":
+                return await self._chat(request)
+            case "GET", "/v1/models":
+                return web.json_response({"object": "list", "data": [_model(alias) for alias in self._aliases]})
+            case (("GET" | "HEAD"), "/"):
+                return web.Response()
+            case _:
+                hint = "this door serves chat completions and its list of models"
+                raise Refused("CSM-P020", f"{request.method} {clean(path, 200)}", allowed=ROUTES, hint=hint)
+
+    def _tell(self, refused: Refused, request: web.BaseRequest | None = None) -> None:
+        attrs: dict[str, Attribute] = {"http.response.status_code": refused.status}
+        if request is not None:
+            attrs["http.request.method"] = clean(request.method, 20)
+            attrs["url.path"] = clean(request.raw_path.partition("?")[0], 200)
+        self._events(
+            EventName.LLM_DECIDED,
+            stage=self._stage,
+            verdict=Verdict.DENY,
+            rule=refused.code,
+            reason=refused.reason,
+            attrs=attrs,
+        )
+
+    def _deny(self, request: web.BaseRequest, refused: Refused) -> web.Response:
+        try:
+            self._tell(refused, request)
+        except EventLogError:
+            _log.error("event log broken")
+            refused = Refused("CSM-P019", "the event log is broken", status=500)
+        if request.writer.output_size > 0:
+            # a second answer in the middle of the first could be read as anything
+            request.protocol.force_close()
+            raise ConnectionAbortedError("an answer had begun")
+        return answer(refused) if request.content.is_eof() else _closing(refused)
+
+
+def _closing(refused: Refused) -> web.Response:
+    response = answer(refused)
+    response.force_close()
+    return response
+
+
+def _model(alias: str) -> dict[str, object]:
+    return {"id": alias, "object": "model", "created": 0, "owned_by": "casemate"}
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Return the body; raise `Refused` (P021, P024) when it is encoded, slow, or too large, without reading on."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused("CSM-P021", "an encoded body", status=400, hint="send the body without Content-Encoding")
+    too_large = Refused("CSM-P024", f"over {MAX_BODY} bytes", status=413, hint=f"send at most {MAX_BODY} bytes")
+    if request.content_length is not None and request.content_length > MAX_BODY:
+        raise too_large
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.content.iter_any():
+                data += part
+                if len(data) > MAX_BODY:
+                    raise too_large
+    except TimeoutError as error:
+        raise Refused("CSM-P021", "the body took too long", status=408, hint="send the body at once") from error
+    except (web.RequestPayloadError, ValueError) as error:
+        raise Refused("CSM-P021", "the body is badly framed", status=400, hint="send a well-formed body") from error
+    return bytes(data)
