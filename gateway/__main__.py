@@ -1,0 +1,63 @@
+"""`python -m gateway serve` and `python -m gateway customs`: wiring only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import structlog
+
+from gateway.start import born, log_to_stderr, told
+from policies.errors import CasemateError
+from policies.events import EventLogError, EventWriter
+from policies.slices import CustomsSlice, GatewaySlice
+from policies.vocabulary import Component
+
+
+def serve(root: Path, port: int) -> int:
+    """Run the agent-facing gateway; return the exit code."""
+    birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
+    if birth.secrets:
+        # This process faces agents; whoever hands it a secret has made a mistake.
+        raise CasemateError("CSM-R010", "the gateway holds no secret", place=Component.GATEWAY.value)
+    # Imported here: the web stack is not in the image of customs, the data stack not in the image of serve.
+    import asyncio
+
+    from gateway.serve.server import serve as run
+
+    return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY)))
+
+
+def customs(root: Path) -> int:
+    """Run customs once; return the exit code."""
+    birth, part = born(sys.stdin.buffer, Component.CUSTOMS, CustomsSlice)
+    from gateway.customs.run import run
+
+    run(birth, part, root, EventWriter(Component.CUSTOMS))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Parse `arguments` and run one of the two; a refusal is exit 2, a failure exit 1."""
+    parser = argparse.ArgumentParser(prog="gateway")
+    parser.add_argument("mode", choices=["serve", "customs"])
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where doors, buffer, in and out are")
+    parser.add_argument("--port", type=int, default=5000, help="the loopback port at which agents reach the door")
+    options = parser.parse_args(arguments)
+    log_to_stderr()
+    try:
+        return serve(options.root, options.port) if options.mode == "serve" else customs(options.root)
+    except CasemateError as error:
+        sys.stderr.write(error.render() + "\n")
+        return 2
+    except EventLogError:
+        sys.stderr.write("CSM-R011: the event log cannot be written\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last resort: the process ends; told without values
+        structlog.get_logger().error("gateway failed", **told(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

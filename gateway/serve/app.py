@@ -1,0 +1,86 @@
+"""The HTTP edge of one stage: FastAPI in front of its desk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gateway.serve.buffer import BufferBrokenError
+from gateway.serve.desk import Desk
+from gateway.serve.envelope import MAX_BODY, ROUTE, check_head, refuse, too_large
+from gateway.serve.types import Refusal, RefusedError, Reply
+from policies.events import EventLogError
+
+BODY_SECONDS = 30.0
+"""How long a body may take to arrive."""
+
+Fatal = Callable[[BaseException], None]
+
+
+def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
+    """Return the app of one stage. `fatal` is told when the event log or the buffer is broken; the process must end."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    # One message of a stage at a time: desks work without yielding, so a stage that floods takes one turn of the
+    # event loop for each turn of the others.
+    turn = asyncio.Lock()
+
+    async def serve(request: Request) -> Response:
+        try:
+            path = request.scope["raw_path"].decode("latin-1")
+            query = request.scope["query_string"].decode("latin-1")
+            target = f"{path}?{query}" if query else path
+            head = check_head(request.method, target, request.headers.raw, authorities)
+            body = await _body(request)
+            async with turn:
+                return _response(desk.answer(head, body))
+        except RefusedError as refused:
+            return _refused(refused.refusal)
+        except (EventLogError, BufferBrokenError) as error:
+            return _ended(error)
+
+    def _refused(refusal: Refusal) -> Response:
+        try:
+            return _response(desk.refused(refusal))
+        except EventLogError as error:
+            return _ended(error)
+
+    def _ended(error: BaseException) -> Response:
+        fatal(error)
+        return Response(status_code=503, headers={"connection": "close"})
+
+    async def elsewhere(request: Request, _error: Exception) -> Response:
+        return await serve(request)
+
+    app.add_api_route(ROUTE, serve, methods=["POST"])
+    # Every other path and method comes here, and `check_head` says why not.
+    app.add_exception_handler(HTTPException, elsewhere)
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body, or refuse it as soon as it is too large or too slow."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    too_large()
+                chunks.append(chunk)
+    except TimeoutError:
+        refuse("CSM-G001", "body", "send the body at once", 408)
+    return b"".join(chunks)
+
+
+def _response(reply: Reply) -> Response:
+    headers = {"cache-control": "no-store"}
+    if reply.close:
+        headers["connection"] = "close"
+    if reply.allow:
+        headers["allow"] = reply.allow
+    media = "application/json" if reply.body else None
+    return Response(content=reply.body, status_code=reply.status, headers=headers, media_type=media)
