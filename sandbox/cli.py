@@ -278,7 +278,7 @@ def doctor(
     ] = False,
     as_json: JsonOpt = False,
 ) -> int:
-    """Look at this host: engine, limits, images; and say what cannot be enforced here. Exit 1 if something is missing."""
+    """Look at this host: engine, limits, images, and what cannot be enforced. Exit 1 if something is missing."""
     from sandbox import host
     from sandbox.images import build_all, missing
 

@@ -1,4 +1,4 @@
-"""What people see of a run: lines while it goes, tables when it is over. Text from an agent arrives here already escaped."""
+"""What people see of a run: lines while it goes, tables when it is over. Text from an agent is escaped before."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class OutputSpec(_Typed, frozen=True, kw_only=True):
     schema: str
     quota: QuotaSpec
     bounds: dict[str, BoundSpec] = {}
-    scan: list[str] = ["secrets"]
+    scan: list[str] = msgspec.field(default_factory=lambda: ["secrets"])
     unique: list[str] = []
     approval: str = "never"
     atomic: str = "each"
