@@ -12,7 +12,7 @@ import rfc8785
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 MAX_DEPTH = 64
-MAX_DIGITS = 400
+MAX_INT = 2**53 - 1
 
 
 class StrictJsonError(ValueError):
@@ -32,8 +32,9 @@ def digest(data: bytes) -> str:
 def strict_loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Json:
     """Parse JSON that has exactly one reading.
 
-    Refuses a BOM, invalid UTF-8, duplicate keys, NaN and Infinity, numbers that overflow or have over 400 digits,
-    lone surrogates, and nesting beyond `max_depth`. Raises `StrictJsonError`.
+    Refuses a BOM, invalid UTF-8, duplicate keys, NaN and Infinity, integers beyond ±(2⁵³-1) however they are written
+    (a reader that holds numbers as doubles would see another one), lone surrogates, and nesting beyond `max_depth`.
+    Raises `StrictJsonError`.
     """
     if data.startswith(b"\xef\xbb\xbf"):
         raise StrictJsonError("byte order mark")
@@ -91,13 +92,14 @@ def _refuse_constant(name: str) -> Json:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if len(text) > MAX_DIGITS or value in (float("inf"), float("-inf")):
+    # Canonical JSON writes a double below 1e21 as an integer if it is one.
+    if MAX_INT < abs(value) < 1e21 or value in (float("inf"), float("-inf")):
         raise StrictJsonError("number out of range")
     return value
 
 
 def _bounded_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
+    if len(text) > 17 or abs(int(text)) > MAX_INT:
         raise StrictJsonError("number out of range")
     return int(text)
 

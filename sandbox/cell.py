@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 import time
@@ -57,14 +58,13 @@ def run_stage(
         if how is None:
             engine.kill(cell.agent.name)
             driver.await_end(cell.agent.name, time.monotonic() + 30)
-    except CasemateError:
-        engine.kill(cell.agent.name)
-        raise
+    finally:
+        with contextlib.suppress(CasemateError):  # a container that is gone has nothing more to say
+            _keep_log(driver, stage, cell, folder)
     driver.sync(trusted)
     end = _judge(driver, stage, how)
     if end.outcome is Outcome.COMPLETED:
         end = _take_artifacts(driver, stage, cell, folder) or end
-    _keep_log(driver, stage, cell, folder)
     driver.release(cell.relay.name)
     for spec in (cell.agent, cell.relay, cell.carrier):
         engine.remove("container", spec.name)

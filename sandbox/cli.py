@@ -27,7 +27,7 @@ images_app = typer.Typer(no_args_is_help=True, help="The trusted images.")
 app.add_typer(log_app, name="log")
 app.add_typer(images_app, name="images")
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 WorkflowArg = Annotated[Path, typer.Argument(help="A workflow (YAML).", metavar="WORKFLOW")]

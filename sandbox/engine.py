@@ -202,8 +202,8 @@ class Engine:
             log_config=docker.types.LogConfig(
                 type="json-file", config={"max-size": f"{spec.log_bytes}", "max-file": "2"}
             ),
+            # With `stdin_once` (implied) the container sees the end of its input when we close ours.
             stdin_open=spec.birth,
-            detach=True,
             **options,
         )
 

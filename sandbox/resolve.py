@@ -55,10 +55,11 @@ def read_inside(root: Path, name: str, limit: int) -> bytes:
         raise CasemateError("CSM-C022", f'"{name}" cannot be read: {error.strerror}') from error
     finally:
         os.close(folder)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise CasemateError("CSM-C022", f'"{name}" is not a regular file')
     with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise CasemateError("CSM-C022", f'"{name}" is not a regular file')
         if status.st_size > limit:
             raise CasemateError("CSM-C022", f'"{name}" is larger than {limit} bytes')
         return stream.read(limit)

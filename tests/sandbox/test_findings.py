@@ -1,0 +1,208 @@
+# ruff: noqa: E501 - a case is a line
+"""Wrong workflows: each is refused with the right code, at the right line and column.
+
+A case replaces one piece of a sound workflow; the finding is expected where `place` stands in the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox.findings import FindingsError
+from sandbox.project import open_project
+from sandbox.source import parse
+from sandbox.workflow import read
+from tests.sandbox.conftest import WORKFLOW
+
+FAKE_TOKEN = "-----BEGIN RSA " + "PRIVATE KEY-----"
+
+# (replace this, by that, code, the finding stands at the first occurrence of this text)
+CASES: list[tuple[str, str, str, str]] = [
+    # form
+    ("name: example", "name: example\nname: other", "CSM-C003", "name: other"),
+    ("usd: 1.5", "usd: 1.5, usd: 2", "CSM-C003", "usd: 2"),
+    ("name: example", "name: example\nshards: 3", "CSM-C005", "shards: 3"),
+    ("wall: 90s", "wall: 90s, memroy: 1GiB", "CSM-C005", "memroy"),
+    ("budget: {usd: 1.5, tokens: 100_000, calls: 100, wall: 20m}", "", "CSM-C006", "casemate: 1"),
+    ("usd: 1.5, ", "", "CSM-C006", "{tokens: 100_000"),
+    ("    image: casemate/agent-python\n    run: [python, /inputs/agent.py]\n    needs", "    run: [a]\n    needs", "CSM-C006", "name: review"),
+    ("    quota: {per_run: 10}\n", "", "CSM-C006", "sink: {kind"),
+    ("    schema: rows.json\n", "", "CSM-C006", "sink: {kind"),
+    ("casemate: 1", "casemate: 2", "CSM-C007", "2"),
+    ("name: example", "name: Example!", "CSM-C007", "Example!"),
+    ("wall: 20m", "wall: 20 minutes", "CSM-C007", "20 minutes"),
+    ("memory: 256MiB", "memory: 256", "CSM-C007", "256, pids"),
+    ("memory: 256MiB", "memory: 256MB", "CSM-C007", "256MB"),
+    ("cpu: 0.5", "cpu: 0", "CSM-C007", "0, memory"),
+    ("usd: 1.5", "usd: -1", "CSM-C007", "-1"),
+    ("calls: 100", "calls: 1.5", "CSM-C007", "1.5, wall"),
+    ("calls: 100", "calls: yes", "CSM-C007", "yes"),
+    ("run: [python, /inputs/agent.py]\n    models", "run: python /inputs/agent.py\n    models", "CSM-C007", "python /inputs"),
+    ("run: [python, /inputs/agent.py]\n    models", "run: []\n    models", "CSM-C007", "[]"),
+    ("provider: local", "provider: azure", "CSM-C007", "azure"),
+    ("kind: dataset", "kind: sql", "CSM-C007", "sql"),
+    ("path: out/rows.parquet", "path: out/rows.csv", "CSM-C007", "out/rows.csv"),
+    ("per_run: 10", "per_run: 0", "CSM-C007", "0}"),
+    ("  teacher:", "  Teacher:", "CSM-C007", "Teacher:"),
+    ("from: env", "from: vault", "CSM-C007", "vault"),
+    ("scheme: http", "scheme: ftp", "CSM-C007", "ftp"),
+    ("methods: [GET]", "methods: [TRACE]", "CSM-C007", "TRACE"),
+    ("models: [teacher, judge]", "models: [teacher, teacher]", "CSM-C007", "[teacher, teacher]"),
+    # YAML that has two readings
+    ("models: [teacher, judge]", "models: &m [teacher, judge]", "CSM-C004", "&m"),
+    ("models: [teacher, judge]", "models: *m", "CSM-C004", "*m"),
+    ("name: example", "name: !!python/name:os.system example", "CSM-C004", "!!python"),
+    ("name: example", "name: !!str example", "CSM-C004", "!!str"),
+    ("  openai_key: {from: env, key: CASEMATE_TEST_KEY}", "  <<: {a: 1}", "CSM-C004", "<<"),
+    ("name: example", "name: [", "CSM-C002", "secrets:"),
+    ("name: example", "name: example\n---\nname: b", "CSM-C002", "---"),
+    ("name: example", "? [a, b]\n: 1\nname: example", "CSM-C002", "[a, b]"),
+    ("name: example", "name: exa\u200bmple", "CSM-C034", "\u200b"),
+    ("name: example", "name: example # \u202e hidden", "CSM-C034", "\u202e"),
+    # meaning
+    ("name: review", "name: generate", "CSM-C028", "generate\n    image: casemate/agent-python\n    run: [python, /inputs/agent.py]\n    needs"),
+    ("needs: [generate]", "needs: [genarate]", "CSM-C014", "genarate"),
+    ("needs: [generate]", "needs: [review]", "CSM-C015", "[review]"),
+    ("model: gemma-3-270m", "model: gemma-3-271m", "CSM-C011", "gemma-3-271m"),
+    ("model: gpt-4o-mini", "model: gpt-9", "CSM-C011", "gpt-9"),
+    ("model: gpt-4o-mini", "model: gemma-3-270m", "CSM-C011", "openai-compatible"),
+    ("models: [teacher, judge]", "models: [teacher, jugde]", "CSM-C012", "jugde"),
+    ("    price: {input: 0.15, output: 0.6}\n", "", "CSM-C026", "judge:"),
+    ("    model: gemma-3-270m\n", "    model: gemma-3-270m\n    max_output_tokens: 999999\n", "CSM-C030", "999999"),
+    ("    base_url: https://api.example.com/v1\n", "", "CSM-C006", "provider: openai-compatible"),
+    ("https://api.example.com/v1", "http://api.example.com/v1", "CSM-C007", "http://api"),
+    ("https://api.example.com/v1", "https://user:pw@api.example.com/v1", "CSM-C007", "https://user"),
+    ("https://api.example.com/v1", "https://api.example.com/v1?key=1", "CSM-C007", "https://api"),
+    ("https://api.example.com/v1", "https://api.example.com:99999/v1", "CSM-C007", "https://api"),
+    ("https://api.example.com/v1", "https://10.0.0.1/v1", "CSM-C020", "https://10"),
+    ("https://api.example.com/v1", "https://0x7f.1/v1", "CSM-C020", "https://0x7f"),
+    ("https://api.example.com/v1", "https://*.example.com/v1", "CSM-C019", "https://*"),
+    ("provider: local", "provider: local\n    base_url: https://x.example.com", "CSM-C007", "https://x"),
+    ("host: data.example.com", "host: '*'", "CSM-C019", "'*'"),
+    ("host: data.example.com", "host: '*.com'", "CSM-C019", "'*.com'"),
+    ("host: data.example.com", "host: '*.*.example.com'", "CSM-C019", "'*.*"),
+    ("host: data.example.com", "host: 'api.*.com'", "CSM-C019", "'api.*"),
+    ("host: data.example.com", "host: 127.0.0.1", "CSM-C020", "127.0.0.1"),
+    ("host: data.example.com", "host: '[::1]'", "CSM-C020", "'[::1]'"),
+    ("host: data.example.com", "host: '2130706433'", "CSM-C020", "'2130706433'"),
+    ("host: data.example.com", "host: '0x7f000001'", "CSM-C020", "'0x7f"),
+    ("host: data.example.com", "host: Data.Example.com", "CSM-C007", "Data.Example"),
+    ("host: data.example.com", "host: data.example.com.", "CSM-C007", "data.example.com."),
+    ("host: data.example.com", "host: localhost", "CSM-C007", "localhost"),
+    ("host: data.example.com", 'host: "data.example.com\\nevil.example.com"', "CSM-C007", '"data.example'),
+    ("host: data.example.com", "host: 'user@data.example.com'", "CSM-C007", "'user@"),
+    ("host: data.example.com", "host: 'data.example.com/path'", "CSM-C007", "'data.example.com/path"),
+    ("host: data.example.com", "host: data.example.com, methods: [GET]", "CSM-C007", "[GET]"),
+    ("calls: 10,", "calls: 1000,", "CSM-C030", "1000, usd"),
+    ("usd: 0.5}", "usd: 5}", "CSM-C030", "5}"),
+    ("    needs: [generate]", "    env: {LD_PRELOAD: /x.so}\n    needs: [generate]", "CSM-C027", "LD_PRELOAD"),
+    ("    needs: [generate]", "    env: {NODE_OPTIONS: -r x}\n    needs: [generate]", "CSM-C027", "NODE_OPTIONS"),
+    ("    needs: [generate]", "    env: {https_proxy: 'http://e'}\n    needs: [generate]", "CSM-C027", "https_proxy"),
+    ("    needs: [generate]", "    env: {OPENAI_API_KEY: sk-something}\n    needs: [generate]", "CSM-C027", "OPENAI_API_KEY"),
+    ("    needs: [generate]", "    env: {DB_PASSWORD: hunter2hunter2}\n    needs: [generate]", "CSM-C008", "hunter2"),
+    ("    needs: [generate]", f'    env: {{MOTD: "{FAKE_TOKEN}"}}\n    needs: [generate]', "CSM-C008", '"-----BEGIN'),
+    ("run: [python, /inputs/agent.py]\n    models", f'run: [python, "{FAKE_TOKEN}"]\n    models', "CSM-C008", '"-----BEGIN'),
+    ("secret: openai_key", "secret: openai_kye", "CSM-C009", "openai_kye"),
+    ("    secret: openai_key\n", "", "CSM-C010", "openai_key: {from"),
+    ("outputs: [rows]", "outputs: [row]", "CSM-C013", "row]"),
+    ("    outputs: [rows]\n", "", "CSM-C031", "rows:\n    sink"),
+    ("path: seeds.jsonl", "path: ../seeds.jsonl", "CSM-C021", "../seeds.jsonl"),
+    ("path: seeds.jsonl", "path: /etc/passwd", "CSM-C021", "/etc/passwd"),
+    ("path: seeds.jsonl", "path: absent.jsonl", "CSM-C022", "absent.jsonl"),
+    ("path: seeds.jsonl", "path: folder", "CSM-C022", "folder"),
+    ("path: seeds.jsonl", "path: link.jsonl", "CSM-C023", "link.jsonl"),
+    ("path: seeds.jsonl", "path: linked/seeds.jsonl", "CSM-C023", "linked/seeds"),
+    ("path: out/rows.parquet", "path: ../rows.parquet", "CSM-C021", "../rows"),
+    ("path: out/rows.parquet", "path: /tmp/rows.parquet", "CSM-C021", "/tmp/rows"),
+    ("path: out/rows.parquet", "path: .git/rows.parquet", "CSM-C021", ".git/rows"),
+    ("schema: rows.json", "schema: absent.json", "CSM-C016", "absent.json"),
+    ("schema: rows.json", "schema: junk.json", "CSM-C016", "junk.json"),
+    ("schema: rows.json", "schema: doubled.json", "CSM-C016", "doubled.json"),
+    ("schema: rows.json", "schema: open.json", "CSM-C017", "open.json"),
+    ("schema: rows.json", "schema: list.json", "CSM-C017", "list.json"),
+    ("schema: rows.json", "schema: wrong.json", "CSM-C017", "wrong.json"),
+    ("schema: rows.json", "schema: remote.json", "CSM-C018", "remote.json"),
+    ("bounds: {score:", "bounds: {scroe:", "CSM-C029", "scroe"),
+    ("bounds: {score:", "bounds: {text:", "CSM-C029", "text: {min"),
+    ("{min: 0, max: 1}", "{min: 2, max: 1}", "CSM-C007", "{min: 2"),
+    ("unique: [text]", "unique: [txet]", "CSM-C029", "txet"),
+]  # fmt: skip
+
+
+def prepare(folder: Path) -> None:
+    """Files that the cases name."""
+    (folder / "folder").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "seeds.jsonl").write_text("{}")
+    (folder / "link.jsonl").symlink_to("seeds.jsonl")
+    (folder / "linked").symlink_to("elsewhere")
+    closed = {"type": "object", "additionalProperties": False, "properties": {"text": {"type": "string"}}}
+    (folder / "junk.json").write_text("{")
+    (folder / "doubled.json").write_text('{"type": "object", "type": "object"}')
+    (folder / "open.json").write_text(json.dumps({**closed, "additionalProperties": True}))
+    (folder / "list.json").write_text('{"type": "array"}')
+    (folder / "wrong.json").write_text(json.dumps({**closed, "required": "text"}))
+    remote = {"text": {"$ref": "https://example.com/schema.json"}}
+    (folder / "remote.json").write_text(json.dumps({**closed, "properties": remote}))
+
+
+def test_the_workflow_that_the_cases_break_has_no_findings(project: Path) -> None:
+    assert [finding.render() for finding in open_project(project).findings] == []
+
+
+@pytest.mark.parametrize(("old", "new", "code", "place"), CASES)
+def test_a_wrong_workflow_is_refused_where_it_is_wrong(
+    project: Path, old: str, new: str, code: str, place: str
+) -> None:
+    assert WORKFLOW.count(old) >= 1, "the case does not apply any more"
+    text = WORKFLOW.replace(old, new, 1)
+    prepare(project.parent)
+    project.write_text(text)
+    findings = open_project(project).findings
+    start = text.index(new) if new else 0
+    at = text.index(place, start if place in text[start:] else 0)
+    line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
+    found = {(f.code, f.place.line, f.place.column) for f in findings}
+    assert (code, line, column) in found, [finding.render() for finding in findings]
+
+
+def test_all_findings_are_reported_at_once_in_the_order_of_the_file(project: Path) -> None:
+    text = WORKFLOW.replace("gpt-4o-mini", "gpt-9").replace("needs: [generate]", "needs: [absent]")
+    project.write_text(text.replace("host: data.example.com", "host: '*'").replace("unique: [text]", "unique: [x]"))
+    findings = open_project(project).findings
+    assert [f.code for f in findings] == ["CSM-C011", "CSM-C019", "CSM-C014", "CSM-C029"]
+    assert findings[0].hint is not None
+
+
+def test_a_typo_gets_a_suggestion(project: Path) -> None:
+    project.write_text(WORKFLOW.replace("needs: [generate]", "needs: [genarate]"))
+    (finding,) = open_project(project).findings
+    assert finding.hint == 'did you mean "generate"?'
+
+
+@pytest.mark.parametrize("text", [b"", b"\x00", b"\xff\xfe", b"[]", b"1", b"null", b"- a", b"{" * 5000, b"[" * 5000,
+                                  b"a: " * 1000, b"\xef\xbb\xbfcasemate: 1", b"x" * (2 << 20), b"%YAML 9.9\n---\na: 1",
+                                  b"a:\n\t- b", b"'", b'"\\x', b"&a [*a]", b"!!binary x", b"? ? ? a"])  # fmt: skip
+def test_any_bytes_end_in_findings(project: Path, text: bytes) -> None:
+    project.write_bytes(text)
+    assert open_project(project).findings
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_mutated_workflow_never_crashes(data: st.DataObject) -> None:
+    text = bytearray(WORKFLOW.encode())
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(text) - 1))
+        piece = data.draw(
+            st.sampled_from([b"", b":", b"{", b"[", b"\n", b"- ", b"&a", b"*a", b"'", b'"', b"\xff", b"\t", b"0"])
+        )
+        text[position : position + data.draw(st.integers(0, 8))] = piece
+    with contextlib.suppress(FindingsError):
+        read(parse(bytes(text), "w.yaml"))

@@ -1,0 +1,108 @@
+"""plan_check catches what a compiler must never do. Each case breaks one thing in a sound plan."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from sandbox.plan_check import violations
+from tests.plans import as_json, plan
+
+
+def test_a_sound_plan_has_no_violations() -> None:
+    assert violations(as_json(plan())) == []
+
+
+def at(tree: Any, path: str) -> Any:
+    for part in path.split("/")[:-1]:
+        tree = tree[int(part) if part.isdigit() else part]
+    return tree
+
+
+SETS: list[tuple[str, Any]] = [
+    ("secrets/0/holder", "agent"),
+    ("secrets/0/holder", "sandbox"),
+    ("secrets/0/holder", "gateway"),
+    ("secrets/0/destination", "evil.example.com"),
+    ("secrets/0/name", "other_key"),
+    ("models/1/secret", None),
+    ("models/1/secret", "absent"),
+    ("models/1/host", "*.example.com"),
+    ("models/1/host", "10.0.0.1"),
+    ("models/1/host", "localhost"),
+    ("models/1/host", "x.local"),
+    ("models/0/host", "api.example.com"),
+    ("models/0/max_output_tokens", 0),
+    ("models/0/price/input", -1),
+    ("stages/0/env", {"OPENAI_API_KEY": "x"}),
+    ("stages/0/env", {"LD_PRELOAD": "/x.so"}),
+    ("stages/0/env", {"HTTPS_PROXY": "http://evil"}),
+    ("stages/0/env", {"MY": "openai_key"}),
+    ("stages/0/egress/0/host", "*"),
+    ("stages/0/egress/0/host", "*.com"),
+    ("stages/0/egress/0/host", "*.*.example.com"),
+    ("stages/0/egress/0/host", "1.1.1.1"),
+    ("stages/0/egress/0/host", "::1"),
+    ("stages/0/egress/0/host", "2130706433"),
+    ("stages/0/egress/0/host", "Data.example.com"),
+    ("stages/0/egress/0/host", "data.example.com."),
+    ("stages/0/egress/0/host", "data.example.com\nevil.example.com"),
+    ("stages/0/egress/0/host", ""),
+    ("stages/0/egress/0/scheme", "ftp"),
+    ("stages/0/egress/0/port", 0),
+    ("stages/0/image", "evil/image"),
+    ("stages/0/needs", ["two"]),
+    ("stages/0/needs", ["absent"]),
+    ("stages/0/inputs", ["absent"]),
+    ("stages/0/models", ["absent"]),
+    ("stages/1/outputs", ["absent"]),
+    ("stages/1/name", "one"),
+    ("stages/0/limits/calls", 101),
+    ("stages/0/limits/usd_nanos", 10**10),
+    ("stages/0/limits/tokens", 10**9),
+    ("stages/0/limits/wall_s", 601),
+    ("stages/0/limits/wall_s", 0),
+    ("stages/0/limits/memory", 0),
+    ("stages/0/limits/pids", 0),
+    ("stages/0/limits/disk", 0),
+    ("outputs/0/schema", {}),
+    ("outputs/0/schema", {"type": "object", "properties": {"a": {}}}),
+    ("outputs/0/schema/additionalProperties", True),
+    ("outputs/0/per_run", 0),
+    ("outputs/0/max_bytes", 0),
+    ("outputs/0/scan", []),
+    ("outputs/0/path", "/etc/cron.d/rows.jsonl"),
+    ("outputs/0/path", "../rows.jsonl"),
+    ("outputs/0/path", "out/rows.txt"),
+    ("images/0/digest", "latest"),
+    ("images/0/digest", ""),
+    ("images/0/name", "casemate/other"),
+    ("inputs/0/digest", "sha256:00"),
+    ("inputs/0/target", "../../etc/passwd"),
+    ("inputs/0/target", ""),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SETS)
+def test_a_violation_is_caught(path: str, value: Any) -> None:
+    broken = copy.deepcopy(as_json(plan()))
+    key = path.split("/")[-1]
+    parent = at(broken, path)
+    parent[int(key) if key.isdigit() else key] = value
+    assert violations(broken), f"{path} = {value!r} went unnoticed"
+
+
+@pytest.mark.parametrize("name", ["secrets", "models", "images", "inputs", "stages", "outputs", "budget"])
+def test_a_missing_part_is_a_violation_not_a_crash(name: str) -> None:
+    broken = copy.deepcopy(as_json(plan()))
+    del broken[name]
+    assert violations(broken)
+
+
+@pytest.mark.parametrize("name", ["images", "stages", "outputs", "secrets", "models"])
+def test_a_doubled_part_is_a_violation(name: str) -> None:
+    broken: Any = copy.deepcopy(as_json(plan()))
+    broken[name].append(copy.deepcopy(broken[name][0]))
+    assert violations(broken)

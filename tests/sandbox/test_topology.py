@@ -1,0 +1,86 @@
+"""Who has a network, who mounts what, who runs as whom."""
+
+from __future__ import annotations
+
+import msgspec
+
+from policies.vocabulary import Component
+from sandbox.topology import Cell, ContainerSpec, Network, Topology, topology
+from tests.plans import plan
+
+
+def lay(**changes: object) -> Topology:
+    return topology(msgspec.structs.replace(plan(), **changes), "r1", home="/h", host="here")
+
+
+def everything(top: Topology) -> list[ContainerSpec]:
+    cells = [spec for cell in top.cells.values() for spec in (cell.relay, cell.carrier, cell.agent)]
+    return [*cells, *top.trusted.values(), *top.models.values(), top.customs, top.carrier]
+
+
+def test_only_the_firewall_has_a_network() -> None:
+    top = lay()
+    networks = {spec.role: spec.network for spec in everything(top) if spec.role != "agent"}
+    assert networks.pop("firewall") is Network.EGRESS
+    assert set(networks.values()) == {Network.NONE}
+
+
+def test_not_even_the_firewall_has_one_when_the_plan_lets_nothing_out() -> None:
+    base = plan()
+    stages = [msgspec.structs.replace(stage, egress=[], models=[]) for stage in base.stages]
+    top = lay(stages=stages, models=[m for m in base.models if m.local], secrets=[])
+    assert top.trusted[Component.FIREWALL].network is Network.NONE
+
+
+def test_an_agent_joins_its_own_relay_and_mounts_no_door() -> None:
+    top = lay()
+    for name, cell in top.cells.items():
+        assert cell.agent.network == cell.relay.name
+        assert name in cell.relay.name
+        mounted = {mount.target for mount in cell.agent.mounts}
+        assert mounted == {"/inputs", "/artifacts", "/casemate", "/workspace"}
+        assert {mount.target for mount in cell.agent.mounts if not mount.read_only} == {"/workspace"}
+
+
+def test_no_relay_mounts_a_door_of_another_stage() -> None:
+    top = lay()
+    doors = {name: {m.volume for m in cell.relay.mounts} for name, cell in top.cells.items()}
+    assert not doors["one"] & doors["two"]
+
+
+def test_nobody_is_root_and_agents_share_no_group_with_doors() -> None:
+    top = lay()
+    for spec in everything(top):
+        assert spec.uid != 0
+        assert spec.gid != 0
+    uids = {spec.role: spec.uid for spec in everything(top) if spec.runs}
+    assert len(set(uids.values())) == len(uids)
+    agent = top.cells["one"].agent
+    assert agent.gid != top.cells["one"].relay.gid
+
+
+def test_only_carriers_do_not_run_and_only_trusted_processes_are_born_with_a_message() -> None:
+    for spec in everything(lay()):
+        assert spec.runs == (spec.role != "carrier")
+        assert spec.birth == (spec.role in {"firewall", "llm", "gateway", "customs"})
+
+
+def test_no_environment_holds_a_secret() -> None:
+    for spec in everything(lay()):
+        for key, value in spec.env.items():
+            assert not key.endswith("_KEY") or value == "casemate-placeholder-not-a-key"
+
+
+def test_everything_is_labelled_for_the_sweep_and_bounded() -> None:
+    top = lay()
+    for spec in everything(top):
+        assert spec.labels["casemate.run"] == "r1"
+        assert spec.memory > 0
+        assert spec.pids > 0
+        assert spec.log_bytes > 0
+    cells: list[Cell] = list(top.cells.values())
+    volumes = [*top.volumes, *(volume for cell in cells for volume in cell.volumes)]
+    assert all(volume.labels["casemate.run"] == "r1" for volume in volumes)
+    assert len({volume.name for volume in volumes}) == len(volumes)
+    mounted = {mount.volume for spec in everything(top) for mount in spec.mounts}
+    assert mounted == {volume.name for volume in volumes}
