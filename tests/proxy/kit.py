@@ -43,7 +43,11 @@ def run(scenario: Coroutine[Any, Any, T], seconds: float = 30) -> T:
 
 def rule(host: str, port: int = 443, scheme: str = "https", methods: Sequence[str] = ()) -> EgressRule:
     return EgressRule(
-        host=host, port=port, scheme=scheme, methods=list(methods), place=f"w.yaml:1:1 ({host}:{port})"  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        scheme=scheme,
+        methods=list(methods),
+        place=f"w.yaml:1:1 ({host}:{port})",  # type: ignore[arg-type]
     )
 
 

@@ -107,6 +107,8 @@ def test_the_firewall_process_denies_with_one_event(root: Path) -> None:
 def test_trap_9_the_packages_folder_is_never_on_the_import_path(root: Path) -> None:
     script = str(REPOSITORY / "proxy" / "__main__.py")
     environment = {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run([sys.executable, script, "egress"], input=b"", capture_output=True, env=environment, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, script, "egress"], input=b"", capture_output=True, env=environment, timeout=60
+    )
     assert (ended.returncode, ended.stdout) == (2, b"")
     assert b"python -m proxy" in ended.stderr
