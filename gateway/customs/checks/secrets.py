@@ -1,0 +1,49 @@
+"""secrets: no provider's token and no secret of this run, in whatever guise, in a value or in a key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from gateway.customs.checks.base import Candidate
+from gateway.customs.scan.plane import Path
+from gateway.customs.scan.scanner import Finding, Scanner
+from policies.canonical import pointer
+from policies.writes import Reason
+
+
+class Secrets:
+    """Rejects (CSM-W005). A reason has the rule, a pointer, the length and an HMAC of what matched, never the value.
+
+    The HMAC's key is made for the run and kept nowhere: equal marks mean equal secrets, and nothing else can be
+    learned from one, by trying candidates either.
+    """
+
+    name = "secrets"
+
+    def __init__(self, scanner: Scanner, mark_key: bytes) -> None:
+        self._scanner, self._key = scanner, mark_key
+
+    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
+        if candidate.record is None:
+            return
+        findings = self._scanner.findings(candidate.record)
+        bad_keys = frozenset(place.path for finding in findings for place in finding.places if place.key)
+        for finding in findings:
+            mark = hmac.digest(self._key, finding.matched.encode("utf-8", "replace"), hashlib.sha256).hex()[:16]
+            yield Reason(
+                check=self.name,
+                code="CSM-W005",
+                pointer=_pointer(finding, bad_keys),
+                excerpt=f"{finding.rule}, {len(finding.matched)} characters, hmac {mark}",
+            )
+
+
+def _pointer(finding: Finding, bad_keys: frozenset[Path]) -> str:
+    """Return the pointer of the first place, without the text of any key that is itself a secret."""
+    if not finding.places:
+        return ""
+    path = finding.places[0].path
+    shown = ["[redacted key]" if path[: end + 1] in bad_keys else part for end, part in enumerate(path)]
+    return pointer(shown)

@@ -1,0 +1,143 @@
+"""The sink `dataset`: accepted records as JSON lines or Parquet. The only file that talks to pyarrow."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gateway.customs.columns import Columns, Kind
+from policies.canonical import canonical
+from policies.errors import CasemateError
+from policies.plan import Output
+
+ROW_GROUP = 4096
+"""Rows of a Parquet row group; fixed, so that the same rows give the same bytes."""
+
+_TYPES: dict[Kind, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "json": pa.string(),
+    "list<string>": pa.list_(pa.string()),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<float64>": pa.list_(pa.float64()),
+}
+
+
+class Writer(Protocol):
+    """Writes the rows of one file."""
+
+    columns: list[dict[str, str]]
+
+    def add(self, record: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Dataset:
+    """The file of one output under `folder`: absent without rows, and under its name only when it is whole."""
+
+    def __init__(self, folder: Path, output: Output, *, extra: bool) -> None:
+        """`extra`: some row has fields that the schema does not name."""
+        self._output, self._extra = output, extra
+        self.name = file_name(output)
+        self._final, self._part = folder / self.name, folder / f".{self.name}.part"
+        self._writer: Writer | None = None
+        self.rows = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append one row; raise CSM-W010 when it cannot be written."""
+        try:
+            if self._writer is None:
+                file = self._part.open("xb")
+                parquet = self._output.format == "parquet"
+                self._writer = _Parquet(file, self._output, self._extra) if parquet else _Lines(file)
+            self._writer.add(record)
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed(error) from error
+        self.rows += 1
+
+    def finish(self) -> dict[str, Any] | None:
+        """Close the file, put it in place and return `sha256` (`sha256:…`), `size` and `columns`; None without rows."""
+        if self._writer is None:
+            return None
+        try:
+            self._writer.close()
+            sha256, size = _hashed(self._part)
+            self._part.replace(self._final)
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed(error) from error
+        return {"sha256": f"sha256:{sha256}", "size": size, "columns": self._writer.columns}
+
+    def _failed(self, error: Exception) -> CasemateError:
+        return CasemateError("CSM-W010", f"{type(error).__name__} at the sink", place=f"output {self._output.name}")
+
+
+def file_name(output: Output) -> str:
+    """Return the name of the output's file. An output may be called like one of customs' own files."""
+    infix = ".rows" if output.name in {"verdicts", "quarantine"} else ""
+    return f"{output.name}{infix}.{output.format}"
+
+
+class _Lines:
+    columns: list[dict[str, str]]
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.columns = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        self._file.write(canonical(record) + b"\n")
+
+    def close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class _Parquet:
+    columns: list[dict[str, str]]
+
+    def __init__(self, file: BinaryIO, output: Output, extra: bool) -> None:
+        self._file, self._columns, self._with_extra = file, Columns(output.schema), extra
+        fields = [pa.field(column.name, _TYPES[column.kind]) for column in self._columns.columns]
+        if extra:
+            fields.append(pa.field(self._columns.extra, pa.string()))
+        self._schema = pa.schema(fields)
+        self.columns = [{"name": field.name, "type": str(field.type)} for field in fields]
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd", store_schema=False)
+        self._rows: list[list[Any]] = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        cells = self._columns.cells(record)
+        if self._with_extra:
+            unnamed = self._columns.unnamed(record)
+            cells.append(canonical(unnamed).decode() if unnamed else None)
+        self._rows.append(cells)
+        if len(self._rows) == ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]
+        arrays = [pa.array(cells, field.type) for cells, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP)
+        self._rows = []
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _hashed(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
