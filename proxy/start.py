@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -142,11 +142,18 @@ async def bound(path: Path, bind: Callable[[str], Awaitable[T]]) -> AsyncIterato
         path.unlink(missing_ok=True)
 
 
+def _mark(events: Events) -> None:
+    with suppress(EventLogError):  # `events.broken` is set, and ends the process
+        events(EventName.COMPONENT_SYNCED)
+
+
 async def serve(app: AbstractAsyncContextManager[None], events: Events) -> int:
     """Enter `app`, say that it is ready, and serve until SIGTERM or a broken event log. Returns the exit code."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Whoever reads our events asks by this signal for a mark: when it comes, everything before it has come.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _mark, events)
     async with app:
         events(EventName.COMPONENT_READY)
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(events.broken.wait())}

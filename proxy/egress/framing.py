@@ -58,14 +58,15 @@ def render(head: Head, request: EgressRequest) -> bytes:
 class Requests:
     """A reader for mitmproxy: the first request, whose head was read already, then the following ones.
 
-    `announce` is told of each request before its first byte is handed out; `refused` of the one that ends the stream.
+    `announce` is told of each request before its first byte is handed out, and None once it was read and answered;
+    `refused` is told why the stream ended.
     """
 
     def __init__(
         self,
         source: Source,
         first: tuple[Head, EgressRequest],
-        announce: Callable[[EgressRequest], None],
+        announce: Callable[[EgressRequest | None], None],
         refused: Callable[[Refused], None],
         traffic: Traffic,
     ) -> None:
@@ -93,11 +94,14 @@ class Requests:
                     yield part
                 await self._answered.wait()
                 self._answered.clear()
+                self._announce(None)
                 data = await read_head(self._source, wait=KEEP_ALIVE_SECONDS)
                 if data is None:
                     return
                 head = parse_head(data)
                 request = normalise(head)
+                if request.scheme != "http":
+                    raise Refused("CSM-P010", "a tunnel wants a connection of its own", host=request.host)
         except Refused as refused:
             self._refused(refused)
 
@@ -130,7 +134,7 @@ async def _line(source: Source, limit: int) -> bytes:
     line = b""
     while not line.endswith(b"\r\n"):
         part = await source.read(1)
-        if not part or len(line) > limit:
+        if not part or len(line) > limit or (part == b"\n" and line[-1:] != b"\r"):
             raise Refused("CSM-P001", "malformed chunk")
         line += part
     return line[:-2]

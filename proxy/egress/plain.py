@@ -75,12 +75,14 @@ class _ResponseReader:
 
     def __init__(self, reader: asyncio.StreamReader, link: GuardedConnection) -> None:
         self._reader, self._link = reader, link
+        self._head, self._complete = b"", False  # one connection serves one request, so there is one head
 
     async def read(self, size: int) -> bytes:
         data = await self._reader.read(size)
-        if not self._link.answering:
-            self._link.head_bytes += len(data)
-            if self._link.head_bytes > MAX_RESPONSE_HEAD:
+        if not self._complete:
+            self._head += data[: MAX_RESPONSE_HEAD + 1]
+            self._complete = b"\n\r\n" in self._head or b"\n\n" in self._head
+            if not self._complete and len(self._head) > MAX_RESPONSE_HEAD:
                 self._link.fail(Refused("CSM-P006", "the upstream's response head is too large"))
                 return b""
         return data
@@ -118,7 +120,7 @@ class Guard:
             attrs={**attributes(request), "network.peer.address": address},
         )
         link.pinned = (request.host, request.port, address)
-        link.answering, link.head_bytes, link.last_rule = False, 0, decision.rule
+        link.last_rule = decision.rule
         flow.request.stream = True
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -162,7 +164,7 @@ class GuardedConnection(ProxyConnectionHandler):
         self.expected: EgressRequest | None = None
         self.pinned: tuple[str, int, str] | None = None
         self.denied, self.broken, self.last_rule = False, None, None
-        self.answering, self.head_bytes = False, 0
+        self.answering = False
 
     requests: Requests | None
     broken: Refused | None
@@ -212,6 +214,10 @@ class GuardedConnection(ProxyConnectionHandler):
         except EventLogError:
             _log.error("event log broken")
         self._answer_and_close(refused)
+
+    def begin(self, request: EgressRequest | None) -> None:
+        """Expect a request, or none yet: nothing was sent to the cell for it, and no address is pinned for it."""
+        self.expected, self.pinned, self.answering = request, None, False
 
     def refuse(self, refused: Refused) -> None:
         """Deny a request that never reached mitmproxy, because its head was refused."""
@@ -292,10 +298,7 @@ class PlainProxy:
         traffic = Traffic()
         link = GuardedConnection(self, stage, rules, _Writer(inner[1], traffic))
 
-        def announce(request: EgressRequest) -> None:
-            link.expected = request
-
-        link.requests = Requests(inner[0], first, announce, link.refuse, traffic)
+        link.requests = Requests(inner[0], first, link.begin, link.refuse, traffic)
         link.transports[link.client].reader = link.requests  # type: ignore[assignment]
         self.guard.links[link.client.id] = link
         try:

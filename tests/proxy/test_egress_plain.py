@@ -129,7 +129,7 @@ def test_every_request_of_a_keep_alive_connection_is_judged(root: Path) -> None:
         (b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n X: fold\r\n\r\n", "CSM-P001"),
         (b"GET http://a.example/ HTTP/1.1\nHost: a.example\n\n", "CSM-P001"),
         (b"GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "CSM-P004"),
-        (b"CONNECT a.example:443 HTTP/1.1\r\n\r\n", "CSM-P003"),
+        (b"CONNECT a.example:443 HTTP/1.1\r\n\r\n", "CSM-P010"),
         (b"GET http://a.example/ HTTP/1.1\r\nX: " + b"a" * 40_000, "CSM-P002"),
         (b"POST http://b.example/ HTTP/1.1\r\nHost: b.example\r\nContent-Length: 99999999\r\n\r\nsecret", "CSM-P003"),
     ],
@@ -223,7 +223,7 @@ class Faulty:
 
     def _fail(self, *_: object) -> None:
         self.raised += 1
-        raise ZeroDivisionError(hooks)
+        raise ZeroDivisionError
 
 
 AFTER_THE_ANSWER = {"response", "server_disconnected", "client_disconnected", "error", "server_connect_error"}
@@ -251,7 +251,7 @@ def about(hook: type[hooks.Hook]) -> list[Any]:
     return [flow] * len(hook.__dataclass_fields__)  # type: ignore[attr-defined]
 
 
-CONNECTION_HOOKS = sorted(set(hooks.all_hooks) - {"configure", "done", "running", "update", "load"})
+CONNECTION_HOOKS = sorted(set(hooks.all_hooks) - {"add_log", "configure", "done", "running", "update", "load"})
 
 
 @pytest.mark.parametrize("name", CONNECTION_HOOKS)
@@ -274,16 +274,17 @@ def test_trap_1_every_hook_that_mitmproxy_has_is_guarded(root: Path, name: str) 
         assert flow.error is not None
         assert flow.error.msg == flow.error.KILLED_MESSAGE
         ours.close()
-        assert code_of(await theirs.read()) in ("CSM-P019", "CSM-P010")
+        assert code_of(await theirs[0].read()) in ("CSM-P019", "CSM-P010")
 
     run(scenario())
 
 
-async def pair(root: Path) -> tuple[asyncio.StreamWriter, asyncio.StreamReader]:
+async def pair(root: Path) -> tuple[asyncio.StreamWriter, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Two ends of one connection."""
     ends: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
     path = root / "pair.sock"
     server = await asyncio.start_unix_server(lambda _, writer: ends.set_result(writer), path)
-    async with server:
-        reader, _ = await asyncio.open_unix_connection(path)
-        return await ends, reader
+    theirs = await asyncio.open_unix_connection(path)
+    ours = await ends
+    server.close()
+    return ours, theirs
