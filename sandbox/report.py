@@ -60,11 +60,12 @@ def describe(event: RunEvent) -> str:
     colour = {Verdict.DENY: "red", Verdict.REJECT: "red", Verdict.ALLOW: "green", Verdict.ACCEPT: "green"}
     verdict = f"[{colour.get(event.verdict, 'yellow')}]{event.verdict.value}[/] " if event.verdict else ""
     where = f"{event.stage} · " if event.stage else ""
+    actor = f"[cyan]{event.actor.value}[/] "
     known = {k: v for k, v in event.attrs.items() if v is not None}
     details = " ".join(f"{k.removeprefix('casemate.').removeprefix('gen_ai.')}={v}" for k, v in sorted(known.items()))
     why = " ".join(part for part in (event.rule, event.reason) if part)
     text = "  ".join(part for part in (why, details) if part)
-    return f"[dim]{event.time[11:19]}[/] {where}[bold]{event.event.value}[/] {verdict}{escape(text[:300])}"
+    return f"[dim]{event.time[11:19]}[/] {actor}{where}[bold]{event.event.value}[/] {verdict}{escape(text[:300])}"
 
 
 def tables(tally: Tally, plan: Plan) -> Iterator[Table]:

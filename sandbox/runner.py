@@ -137,7 +137,7 @@ class _Job:
         for volume in self.lay.volumes:
             self.engine.create_volume(volume)
         self.engine.create(self.lay.carrier)
-        apply.own_volumes(self.driver, self.lay.carrier.name)
+        self.engine.put(self.lay.carrier.name, "/", apply.own_archive())
         for spec in self.lay.models.values():
             self.driver.launch(spec)
         for component, spec in self.lay.trusted.items():

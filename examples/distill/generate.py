@@ -1,11 +1,10 @@
-"""Asks a teacher for short reviews and proposes each as a draft. A plain agent: it knows `openai` and `mcp`, nothing else.
+"""Asks a teacher for short reviews and proposes each as a draft. A plain agent that knows `openai` and `mcp`.
 
 The teacher is a small base model: it continues text, so the prompt shows it examples and ends where it should go on.
 """
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 from mcp import Client
@@ -48,7 +47,7 @@ async def main() -> None:
             if result.is_error:
                 print("refused:", result.content[0].text)
 
-    os.makedirs("/workspace/artifacts", exist_ok=True)
+    Path("/workspace/artifacts").mkdir(exist_ok=True)
     lines = "".join(json.dumps(draft) + "\n" for draft in drafts)
     Path("/workspace/artifacts/drafts.jsonl").write_text(lines)
     print(f"{len(drafts)} drafts on {len(topics)} topics")

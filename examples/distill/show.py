@@ -4,7 +4,6 @@ from pathlib import Path
 
 import duckdb
 
-folder = Path(__file__).resolve().parent / "out"
-for name in ("samples.parquet",):
-    table = duckdb.sql(f"select topic, words, review from '{folder / name}'")
-    print(f"\n{name}: {len(table)} rows\n{table.limit(12)}")
+samples = Path(__file__).resolve().parent / "out" / "samples.parquet"
+table = duckdb.read_parquet(str(samples)).project("topic, words, review")
+print(f"\n{samples.name}: {len(table)} rows\n{table.limit(12)}")

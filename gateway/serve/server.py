@@ -24,6 +24,7 @@ from gateway.serve.desk import Desk, Emit, Ledger
 from gateway.serve.types import Refusal
 from gateway.start import told
 from policies.errors import CasemateError
+from policies.events import EventLogError
 from policies.slices import GatewaySlice
 from policies.vocabulary import Component, EventName
 
@@ -112,6 +113,15 @@ async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def mark() -> None:
+        try:
+            emit(EventName.COMPONENT_SYNCED)
+        except EventLogError as error:
+            end(error)
+
+    # Whoever reads our events asks by this signal for a mark: when it comes, everything before it has come.
+    loop.add_signal_handler(signal.SIGUSR1, mark)
     schemas = {output.name: Schema(output.schema, f"output {output.name}") for output in part.outputs}
     desks = _desks(part, schemas, root, emit)
     authorities = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})

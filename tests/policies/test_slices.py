@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from policies.slices import (
 from policies.vocabulary import Component
 from tests.plans import plan
 
-KINDS = {
+KINDS: dict[Component, Any] = {
     Component.FIREWALL: FirewallSlice,
     Component.LLM: LlmSlice,
     Component.GATEWAY: GatewaySlice,
@@ -40,7 +41,7 @@ def birth(component: Component) -> Birth:
 @pytest.mark.parametrize("component", KINDS)
 def test_an_honest_slice_opens(component: Component) -> None:
     message = read_birth(encode(birth(component)), component)
-    assert open_slice(message, component, KINDS[component]) == slices(plan())[component]  # type: ignore[type-var]
+    assert open_slice(message, component, KINDS[component]) == slices(plan())[component]
 
 
 @pytest.mark.parametrize("component", KINDS)
@@ -51,7 +52,7 @@ def test_one_changed_byte_is_refused_wherever_it_is(component: Component) -> Non
         other = "0" if text[position] != "0" else "1"
         forged = msgspec.structs.replace(honest, slice=text[:position] + other + text[position + 1 :])
         with pytest.raises(CasemateError, match="CSM-R010"):
-            open_slice(forged, component, KINDS[component])  # type: ignore[type-var]
+            open_slice(forged, component, KINDS[component])
 
 
 @pytest.mark.parametrize("component", KINDS)
@@ -62,7 +63,7 @@ def test_a_forged_seal_is_refused(component: Component, part: str) -> None:
     value = {**honest.seal.slices, component.value: fake} if part == "slices" else fake
     forged = msgspec.structs.replace(honest, seal=msgspec.structs.replace(honest.seal, **{part: value}))
     with pytest.raises(CasemateError, match="CSM-R010"):
-        open_slice(forged, component, KINDS[component])  # type: ignore[type-var]
+        open_slice(forged, component, KINDS[component])
 
 
 def test_a_slice_of_another_component_is_refused() -> None:

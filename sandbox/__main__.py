@@ -1,0 +1,6 @@
+"""`python -m sandbox` is `casemate`."""
+
+from sandbox.cli import main
+
+if __name__ == "__main__":
+    main()

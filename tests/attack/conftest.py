@@ -1,0 +1,162 @@
+"""A cell in which the probes run as the agent, and the control: the same probes with every protection taken away."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.models.networks
+import pytest
+
+from tests.lab import PROPOSE, Lab, Result
+
+PROBES = Path(__file__).with_name("probes.py")
+CANARY = f"canary-{uuid.uuid4().hex}"
+ENVIRONMENT = "LAB_SECRET"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something on a network that the tests made themselves: it answers whoever can reach it."""
+
+    gateway: str
+    port: int
+    network: str
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    """A listener on the gateway address of a bridge of our own, as a host's services are to its containers."""
+    client = docker.from_env()
+    name = f"casemate-test-{uuid.uuid4().hex[:8]}"
+    network = client.networks.create(name, driver="bridge", labels={"casemate-test": "1"})
+    network.reload()
+    gateway = network.attrs["IPAM"]["Config"][0]["Gateway"]
+    listener = socket.create_server((gateway, 0))
+    stop = threading.Event()
+
+    def serve() -> None:
+        listener.settimeout(0.2)
+        while not stop.is_set():
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield Target(gateway, listener.getsockname()[1], name)
+    stop.set()
+    thread.join()
+    listener.close()
+    network.remove()
+
+
+@pytest.fixture(scope="session")
+def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the host."""
+    path = tmp_path_factory.mktemp("host") / "marker"
+    path.write_text(CANARY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def probes(target: Target, marker: Path) -> dict[str, Any]:
+    """The probes that run in the cell and in the control alike."""
+    return {
+        "status": 0,
+        "environ": 0,
+        "files": [str(marker), "/etc/shadow"],
+        "search": [CANARY],
+        "docker": 0,
+        "unix_sockets": 0,
+        "network": [[target.gateway, target.port]],
+        "raw_sockets": None,
+        "names": ["example.com", "host.docker.internal", "metadata.google.internal"],
+        "syscalls": 0,
+        "setuid": 0,
+        "writable": 0,
+        "forks": 100,
+        "disk": 64,
+        "flood": 40,
+        "memory": 400,
+    }
+
+
+CELL_ONLY: dict[str, Any] = {
+    "ports": 0,
+    "local_only": [
+        [host, port]
+        for host in ("1.1.1.1", "9.9.9.9", "169.254.169.254", "172.17.0.1", "10.0.0.1", "2606:4700:4700::1111")
+        for port in (53, 443)
+    ]
+    + [["1.1.1.1", port] for port in (22, 25, 853, 5353, 5432)],
+}
+"""Probes without a control of their own: outside a cell they would send to addresses that are not ours."""
+
+
+@pytest.fixture(scope="session")
+def cell(
+    tmp_path_factory: pytest.TempPathFactory, probes: dict[str, Any]
+) -> Iterator[tuple[Lab, Result, dict[str, Any]]]:
+    """A real run whose agent is the probes; yields the lab, the run, and what the probes got hold of."""
+    lab = Lab(tmp_path_factory.mktemp("cell"))
+    lab.env[ENVIRONMENT] = CANARY
+    model = {"provider": "openai", "model": "gpt-4o-mini", "secret": "key", "price": {"input": 1, "output": 1}}
+    (lab.folder / "probes.json").write_text(json.dumps({**CELL_ONLY, **probes}))
+    source = PROPOSE + "asyncio.run(propose({'text': 'under attack'}))\n"
+    agent = source + "import runpy\nrunpy.run_path('/inputs/probes.py', run_name='__main__')\n"
+    (lab.folder / "probes.py").write_text(PROBES.read_text())
+    top = {
+        "secrets": {"key": {"from": "env", "key": ENVIRONMENT}},
+        "models": {"m": model},
+        "inputs": {"agent": {"path": "agent.py"}, "probes": {"path": "probes.py"}, "wanted": {"path": "probes.json"}},
+    }
+    limits = {"cpu": 1, "memory": "256MiB", "pids": 64, "disk": "32MiB", "wall": "100s"}
+    result = lab.run(lab.workflow(agent, outputs=["rows"], models=["m"], limits=limits, top=top))
+    assert result.exit_code == 0, result.stderr + (result.agent_log()[-2000:] if result.folder else "")
+    yield lab, result, json.loads(result.artifact("agent/results.json"))
+    assert lab.left_over() == []
+
+
+@pytest.fixture(scope="session")
+def control(
+    tmp_path_factory: pytest.TempPathFactory, probes: dict[str, Any], target: Target, marker: Path
+) -> dict[str, Any]:
+    """The same probes in a container of the same image, with the protection deliberately taken away."""
+    folder = tmp_path_factory.mktemp("control")
+    (folder / "probes.json").write_text(json.dumps({**probes, "flood": 1}))
+    (folder / "probes.py").write_text(PROBES.read_text())
+    suid = folder / "suid"
+    suid.write_text("x")
+    suid.chmod(0o4755)
+    client = docker.from_env()
+    output = client.containers.run(
+        "casemate/agent-python",
+        ["python", "/lab/probes.py"],
+        user="0",
+        privileged=True,
+        security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+        network=target.network,
+        environment={"SECRET": CANARY},
+        volumes={
+            str(folder): {"bind": "/lab", "mode": "rw"},
+            str(marker.parent): {"bind": str(marker.parent), "mode": "ro"},
+            "/var/run/docker.sock": {"bind": "/var/run/docker.sock", "mode": "rw"},
+            str(suid): {"bind": "/opt/suid", "mode": "ro"},
+            str(marker): {"bind": "/etc/leaked", "mode": "ro"},
+        },
+        labels={"casemate-test": "1"},
+        extra_hosts={"example.com": "127.0.0.1"},
+        remove=True,
+        working_dir="/lab",
+    )
+    results: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return results
