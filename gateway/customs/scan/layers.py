@@ -23,6 +23,8 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_INFLATE = 1024 * 1024
 """Bytes that one compressed piece may become."""
 
+_SHORTEST_RUN: Final = 11
+"""Characters of the shortest run that is decoded: eight bytes in base64."""
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{11,}")
 _BASE32: Final = re.compile(r"[A-Z2-7]{16,}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
@@ -108,6 +110,8 @@ def _decoded(text: str) -> Iterator[bytes]:
         yield plain_text.encode("utf-8", "replace")
     if "&" in text and (plain_text := html.unescape(text)) != text:
         yield plain_text.encode("utf-8", "replace")
+    if len(text) < _SHORTEST_RUN:
+        return
     if "\n" in text:
         text = _WRAPPED.sub("", text)
     for run in _BASE64.findall(text):
