@@ -28,7 +28,7 @@ _SHORTEST_RUN: Final = 11
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{11,}")
 _BASE32: Final = re.compile(r"[A-Z2-7]{16,}")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
-_SPACED_HEX: Final = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,-]{0,2}){7,}[0-9a-fA-F]{2}")
+_SPACED_HEX: Final = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,-]{0,2}){7,}(?:0x|\\x)?[0-9a-fA-F]{2}")
 _WRAPPED: Final = re.compile(r"(?<=[A-Za-z0-9+/_-]{40})[ \t]*\r?\n[ \t]*(?=[A-Za-z0-9+/_-])")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([0-7]{3})")
 _NOT_HEX: Final = re.compile(r"0x|\\x|[^0-9a-fA-F]")
@@ -66,7 +66,9 @@ class Layers:
                         waiting.append((found, depth + 1))
 
     def _read(self, data: bytes) -> tuple[str, bool]:
-        if data[:2] == b"\x1f\x8b" or (data[:1] == b"\x78" and len(data) > 8):
+        for _ in range(MAX_DEPTH):
+            if data[:2] != b"\x1f\x8b" and (data[:1] != b"\x78" or len(data) <= 8):
+                break
             data = _inflate(data) or data
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
