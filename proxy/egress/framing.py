@@ -99,11 +99,16 @@ class Requests:
                 if data is None:
                     return
                 head = parse_head(data)
-                request = normalise(head)
-                if request.scheme != "http":
-                    raise Refused("CSM-P010", "a tunnel wants a connection of its own", host=request.host)
+                request = _plain(head)
         except Refused as refused:
             self._refused(refused)
+
+
+def _plain(head: Head) -> EgressRequest:
+    request = normalise(head)
+    if request.scheme != "http":
+        raise Refused("CSM-P010", "a tunnel wants a connection of its own", host=request.host)
+    return request
 
 
 async def _body(source: Source, head: Head) -> AsyncGenerator[bytes]:

@@ -60,9 +60,16 @@ class LimitedServer(web.Server):
     `refused` is told what never becomes a request.
     """
 
-    def __init__(self, handler: Handler, refused: Callable[[Refused], None], limit: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        refused: Callable[[Refused], None],
+        limit: int = MAX_CONNECTIONS,
+        head_seconds: float = HEAD_SECONDS,
+    ) -> None:
         super().__init__(handler, handler_cancellation=True)  # a client that hangs up ends its call upstream, too
-        self._limit, self._refused, self._timers = limit, refused, dict[object, asyncio.TimerHandle]()
+        self._limit, self._head_seconds, self._refused = limit, head_seconds, refused
+        self._timers: dict[object, asyncio.TimerHandle] = {}
 
     def __call__(self) -> Protocol:
         """Return the protocol of a new connection."""
@@ -77,7 +84,7 @@ class LimitedServer(web.Server):
             handler.force_close()
             self._refused(Refused("CSM-P011", f"over {self._limit} connections at this door"))
         else:
-            self.arm(handler, HEAD_SECONDS)
+            self.arm(handler, self._head_seconds)
 
     def connection_lost(self, handler: Protocol, exc: BaseException | None = None) -> None:
         """Forget a connection."""

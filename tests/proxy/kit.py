@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -41,13 +41,15 @@ def run(scenario: Coroutine[Any, Any, T], seconds: float = 30) -> T:
     return asyncio.run(bounded())
 
 
-def rule(host: str, port: int = 443, scheme: str = "https", methods: Sequence[str] = ()) -> EgressRule:
+def rule(
+    host: str, port: int = 443, scheme: Literal["https", "http"] = "https", methods: Sequence[str] = ()
+) -> EgressRule:
     return EgressRule(
         host=host,
         port=port,
         scheme=scheme,
         methods=list(methods),
-        place=f"w.yaml:1:1 ({host}:{port})",  # type: ignore[arg-type]
+        place=f"w.yaml:1:1 ({host}:{port})",
     )
 
 
@@ -86,7 +88,7 @@ def make_plan(
         casemate=1, name="test", task="one", source=Source(workflow="w.yaml", digest=zero, files={}),
         budget=budget or Budget(usd_nanos=PLENTY, tokens=PLENTY, calls=PLENTY, wall_s=60),
         secrets=[
-            SecretBinding(name="llm_key", origin="env", key="K", holder=Component.LLM, destination="llm.example.com")
+            SecretBinding(name="llm_key", origin="env", key="K", holder="llm", destination="llm.example.com")
         ],
         models=list(models), images=[], inputs=[],
         stages=[stage("other", [], []), stage("work", egress, stage_models)], outputs=[],

@@ -153,7 +153,8 @@ def test_traps_3_and_6_the_second_request_is_read_as_strictly_as_the_first(
 
 @pytest.mark.parametrize(
     "body",
-    [b"5;ext=1\r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n", b"-5\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"0\r\nX: smuggled\r\n\r\n"],
+    [b"5;ext=1\r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n", b"-5\r\n", b"5\r\nhelloX\r\n0\r\n\r\n",
+     b"0\r\nX: smuggled\r\n\r\n"],
 )  # fmt: skip
 def test_chunks_that_have_two_readings_end_the_connection(root: Path, body: bytes) -> None:
     async def scenario() -> None:

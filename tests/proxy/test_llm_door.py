@@ -16,7 +16,7 @@ from aiohttp import web
 
 from policies.plan import Budget, Plan
 from policies.vocabulary import Component
-from proxy.llm.door import MAX_BODY, MAX_CONNECTIONS
+from proxy.llm.door import MAX_BODY, MAX_CONNECTIONS, LimitedServer
 from proxy.llm.ledger import Ledger
 from proxy.llm.types import Amount
 from tests.proxy.kit import KEY, PLENTY, REMOTE, TEACHER, Log, converse, limits, llm_for, make_plan, run
@@ -131,7 +131,7 @@ def test_trap_5_row_31_no_credential_of_the_agent_reaches_the_provider(root: Pat
     async def scenario() -> None:
         theirs = ["Authorization", "x-api-key", "api-key", "x-goog-api-key", "Cookie", "OpenAI-Organization", "X-Other"]
         async with setting(root) as s:
-            status, _ = await s.ask(headers={name: "agents-own-secret" for name in theirs})
+            status, _ = await s.ask(headers=dict.fromkeys(theirs, "agents-own-secret"))
             assert status == 200
             async with s.client.post(URL + "?key=agents-own-secret", json={"model": "teacher", "messages": USER}) as r:
                 assert r.status == 200
@@ -154,25 +154,28 @@ def test_trap_5_the_real_key_goes_over_tls_to_the_plans_host_only(root: Path) ->
             door = root / "doors" / "work" / "llm.sock"
             async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(door))) as client:
                 ask = {"model": "remote", "messages": USER}
-                async with provider_at(tunnel, tls=server_tls, model="gpt-x-2026-01-01") as provider:
-                    async with client.post(URL, json=ask, headers={"Authorization": "Bearer placeholder"}) as response:
-                        assert response.status == 200
+                async with (
+                    provider_at(tunnel, tls=server_tls, model="gpt-x-2026-01-01") as provider,
+                    client.post(URL, json=ask, headers={"Authorization": "Bearer placeholder"}) as response,
+                ):
+                    assert response.status == 200
                 (seen,) = provider.requests
                 assert seen.headers.getall("Authorization") == [f"Bearer {KEY}"]
                 assert seen.headers["Host"] == "llm.example.com"
                 tunnel.unlink(missing_ok=True)
-                async with provider_at(tunnel, saying(401, echoed), tls=server_tls):
-                    async with client.post(URL, json=ask) as response:
-                        text = await response.text()
-                        assert response.status == 401
-                        assert "CSM-P025" in text
-                        assert "[redacted]" in text
-                        assert KEY not in text
+                async with (
+                    provider_at(tunnel, saying(401, echoed), tls=server_tls),
+                    client.post(URL, json=ask) as response,
+                ):
+                    text = await response.text()
+                    assert response.status == 401
+                    assert "CSM-P025" in text
+                    assert "[redacted]" in text
+                    assert KEY not in text
                 tunnel.unlink(missing_ok=True)
                 wrong_tls, _ = certificate(root, "evil.example")
-                async with provider_at(tunnel, tls=wrong_tls) as evil:
-                    async with client.post(URL, json=ask) as response:
-                        assert response.status == 502
+                async with provider_at(tunnel, tls=wrong_tls) as evil, client.post(URL, json=ask) as response:
+                    assert response.status == 502
                 assert evil.requests == []
         assert KEY not in str(log.lines)
 
@@ -266,6 +269,21 @@ def test_row_37_connections_over_the_limit_are_dropped_and_other_stages_served(r
             for _, writer in held:
                 writer.close()
             assert log.denied == ["CSM-P011"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: d\r\nX: "])
+def test_row_37_a_connection_that_does_not_ask_in_time_is_closed(root: Path, said: bytes) -> None:
+    async def scenario() -> None:
+        async def never(request: web.BaseRequest) -> web.StreamResponse:
+            raise AssertionError(request)
+
+        server = LimitedServer(never, lambda refused: None, head_seconds=0.01)
+        path = root / "slow.sock"
+        listener = await asyncio.get_running_loop().create_unix_server(server, str(path))
+        assert await converse(path, said) == b""
+        listener.close()
 
     run(scenario())
 

@@ -260,7 +260,7 @@ def test_charges_add_up(spent: Amount, reserved: Amount, actual: Amount) -> None
     assert after == replaced(spent, nothing, actual)
     assert exceeded(spent, nothing, spent) is None
     for name in ("calls", "tokens", "usd_nanos"):
-        more = Amount(**{**{"calls": 0, "tokens": 0, "usd_nanos": 0}, name: 1})
+        more = Amount(**{"calls": 0, "tokens": 0, "usd_nanos": 0, name: 1})
         assert exceeded(spent, more, spent) == name
 
 
