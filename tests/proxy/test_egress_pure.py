@@ -48,7 +48,7 @@ def judge(head: bytes) -> EgressRequest | str:
         (b"\r\nGET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "CSM-P001"),
         (b"GET http://a.example/ HTTP/1.1\r\n\r\n", "CSM-P001"),  # no Host
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "CSM-P010"),
-        (b"PUT http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        (b"PUT http://a.ex/ HTTP/1.1\r\nHost: a.ex\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
          "CSM-P001"),
         (b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: +1\r\n\r\n", "CSM-P001"),
         (b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
