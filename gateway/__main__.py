@@ -17,23 +17,24 @@ from policies.vocabulary import Component
 
 def serve(root: Path, port: int) -> int:
     """Run the agent-facing gateway; return the exit code."""
-    birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
-    if birth.secrets:
-        # This process faces agents; whoever hands it a secret has made a mistake.
-        raise CasemateError("CSM-R010", "the gateway holds no secret", place=Component.GATEWAY.value)
-    # Imported here: the web stack is not in the image of customs, the data stack not in the image of serve.
+    # Imported here: the web stack is not in the image of customs, the data stack not in the image of serve. And before
+    # the birth message is waited for, so that a process that was started ahead of its run is ready at once.
     import asyncio
 
     from gateway.serve.server import serve as run
 
+    birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
+    if birth.secrets:
+        # This process faces agents; whoever hands it a secret has made a mistake.
+        raise CasemateError("CSM-R010", "the gateway holds no secret", place=Component.GATEWAY.value)
     return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY)))
 
 
 def customs(root: Path) -> int:
     """Run customs once; return the exit code."""
-    birth, part = born(sys.stdin.buffer, Component.CUSTOMS, CustomsSlice)
     from gateway.customs.run import run
 
+    birth, part = born(sys.stdin.buffer, Component.CUSTOMS, CustomsSlice)
     run(birth, part, root, EventWriter(Component.CUSTOMS))
     return 0
 

@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 
 from gateway.customs.chain import Row, broken, expected, rows
-from gateway.customs.checks.base import Check
+from gateway.customs.checks.base import Check, Hindsight
 from gateway.customs.checks.registry import checks_for
 from gateway.customs.columns import Columns
 from gateway.customs.dataset import Dataset
@@ -49,6 +49,8 @@ class _Tally:
 
     rejected: int = 0
     extra: bool = False
+    late: Mapping[int, Reason] = field(default_factory=dict)
+    seen: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +101,11 @@ def _judge(
         tallies[name].rejected += bool(reasons)
         tallies[name].extra |= not reasons and bool(columns[name].unnamed(row.proposal.record))
         spill.write(msgspec.json.encode(reasons) + b"\n")
+    for name, tally in tallies.items():
+        for check in checks[name]:
+            if isinstance(check, Hindsight):
+                tally.late = check.late()
+                tally.rejected += len(tally.late)
     return tallies
 
 
@@ -116,8 +123,11 @@ def _apply(
     with (out / "verdicts.jsonl").open("xb") as verdicts, (out / "quarantine.jsonl").open("xb") as quarantine:
         for row in lines:
             proposal = row.proposal
-            reasons = _reasons.decode(spill.readline())
-            verdict = judgement(proposal.id, outputs[proposal.output], reasons, tallies[proposal.output].rejected > 0)
+            reasons, tally = _reasons.decode(spill.readline()), tallies[proposal.output]
+            if late := tally.late.get(tally.seen):
+                reasons.append(late)
+            tally.seen += 1
+            verdict = judgement(proposal.id, outputs[proposal.output], reasons, tally.rejected > 0)
             verdicts.write(canonical(msgspec.to_builtins(verdict)) + b"\n")
             record = record_of(row.line)
             if verdict.verdict == "accept" and record is not None:
@@ -126,23 +136,26 @@ def _apply(
                 continue
             result.rejected[proposal.output] += 1
             result.codes[proposal.output][verdict.reasons[0].code] += 1
-            quarantine.write(_quarantined(row, scanner) + b"\n")
+            quarantine.write(_quarantined(row, verdict, scanner) + b"\n")
             if told < MAX_EVENTS:
                 told += 1
                 _tell(emit, proposal.stage, verdict)
     return result
 
 
-def _quarantined(row: Row, scanner: Scanner) -> bytes:
+def _quarantined(row: Row, verdict: Judgement, scanner: Scanner) -> bytes:
     """Return the line that is kept of a rejected proposal: itself, or what remains when its secrets are taken out."""
     record = record_of(row.line)
     if record is None:
         kept: dict[str, object] = {"[undecodable]": f"{len(row.line)} bytes, {digest(row.line)}"}
     else:
         findings = scanner.findings(record)
-        if not findings:
+        if findings:
+            kept = redact(record, findings, scanner)
+        elif any(reason.code == "CSM-W005" for reason in verdict.reasons):
+            kept = {"[redacted]": "whole record: a part of a secret"}
+        else:
             return row.line
-        kept = redact(record, findings, scanner)
     return canonical({**msgspec.to_builtins(row.proposal), "record": kept})
 
 

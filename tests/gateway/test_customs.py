@@ -131,7 +131,7 @@ def test_the_secret_is_in_nothing_that_customs_wrote(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    bad = one(tmp_path / "bad", MIXED[:2], atomic="batch")
+    bad = one(tmp_path / "bad", [MIXED[0], MIXED[1]], atomic="batch")
     codes = [line["reasons"][0]["code"] for line in bad.lines("verdicts.jsonl")]
     assert (bad.code, codes) == (0, ["CSM-W008", "CSM-W003"])
     assert bad.declaration().written == []
@@ -139,6 +139,34 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert bad.events[-1]["verdict"] == "reject"
     good = one(tmp_path / "good", [MIXED[0], MIXED[6]], atomic="batch")
     assert good.declaration().accepted == {"samples": 2}
+
+
+def test_a_secret_spread_over_rows_takes_all_of_them_along(tmp_path: Path) -> None:
+    pieces = [SECRET[:7], SECRET[7:13], SECRET[13:]]
+    records: list[dict[str, Any]] = [
+        {"prompt": "before"},
+        *({"prompt": piece, "n": 1} for piece in pieces),
+        {"prompt": "after"},
+    ]
+    judged = one(tmp_path, records)
+    verdicts = [[reason["code"] for reason in line["reasons"]] for line in judged.lines("verdicts.jsonl")]
+    assert verdicts == [[], ["CSM-W005"], ["CSM-W005"], ["CSM-W005"], []]
+    assert judged.lines("samples.jsonl") == [records[0], records[4]]
+    written = b"".join(path.read_bytes() for path in judged.out.iterdir())
+    assert not [piece for piece in pieces if piece.encode() in written]
+
+
+def test_a_part_in_a_row_that_is_rejected_anyway_is_not_kept(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [{"prompt": SECRET[:12], "score": 99}, {"prompt": SECRET[12:]}]
+    judged = one(tmp_path, records)
+    codes = [[reason["code"] for reason in line["reasons"]] for line in judged.lines("verdicts.jsonl")]
+    assert codes == [["CSM-W003", "CSM-W005"], ["CSM-W005"]]
+    assert SECRET[:12].encode() not in (judged.out / "quarantine.jsonl").read_bytes()
+
+
+def test_letters_of_a_secret_in_a_column(tmp_path: Path) -> None:
+    judged = one(tmp_path, [{"prompt": letter, "n": n} for n, letter in enumerate(SECRET)], unique=[], atomic="batch")
+    assert judged.declaration().accepted == {"samples": 0}
 
 
 def test_parquet_has_types_and_the_same_bytes_for_the_same_rows(tmp_path: Path) -> None:
@@ -164,7 +192,7 @@ def test_parquet_has_types_and_the_same_bytes_for_the_same_rows(tmp_path: Path) 
 
 def test_parquet_keeps_what_the_schema_does_not_name(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"prompt": {"type": "string"}}}
-    records = [{"prompt": "a"}, {"prompt": "b", "more": [1], "z": None}]
+    records: list[dict[str, Any]] = [{"prompt": "a"}, {"prompt": "b", "more": [1], "z": None}]
     judged = one(tmp_path, records, format="parquet", schema=schema, bounds={})
     table = pq.read_table(judged.out / "samples.parquet")
     assert table.to_pylist() == [{"prompt": "a", "_extra": None}, {"prompt": "b", "_extra": '{"more":[1],"z":null}'}]

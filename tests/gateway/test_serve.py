@@ -260,7 +260,8 @@ def test_after_too_many_refusals_the_door_closes_with_one_last_event(tmp_path: P
     log = Log()
     mine = desk(tmp_path, log)
     for _ in range(MAX_REFUSALS + 50):
-        reply = mine.answer(HEAD, b"{}")
+        mine.answer(HEAD, b"{}")
+    reply = mine.answer(HEAD, b"{}")
     assert reply.status == 403
     assert json.loads(reply.body)["error"]["code"] == "CSM-G011"
     assert mine.answer(HEAD, message("samples", {"prompt": "x"})).status == 403

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from policies.writes import Reason
 
@@ -31,3 +31,12 @@ class Check(Protocol):
     name: str
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]: ...
+
+
+@runtime_checkable
+class Hindsight(Protocol):
+    """A check that learns from a later row what was wrong with an earlier one."""
+
+    def late(self) -> Mapping[int, Reason]:
+        """Return reasons against earlier proposals, by their number in the order in which the check saw them."""
+        ...

@@ -31,6 +31,11 @@ class Scanner:
     def __init__(self, rules: RuleSet, needles: Sequence[Needle]) -> None:
         self._rules, self._needles = rules, needles
 
+    @property
+    def needles(self) -> Sequence[Needle]:
+        """What betrays the run's own secrets."""
+        return self._needles
+
     def findings(self, record: object) -> list[Finding]:
         """Return every finding, at most one for each rule and set of places; empty means clean."""
         plane = list(texts(record))
