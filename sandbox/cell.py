@@ -104,10 +104,9 @@ def _judge(driver: Driver, stage: Stage, how: Exit | None) -> StageEnd:
     proposed, reported = (tally.proposed, tally.reported) if tally else (0, None)
     if how is None:
         return StageEnd(Outcome.TIMED_OUT, "CSM-R007", f"not done after {stage.limits.wall_s} s")
-    if how.out_of_memory:
-        return StageEnd(Outcome.FAILED, "CSM-R005", "out of memory")
     if how.code != 0:
-        return StageEnd(Outcome.FAILED, "CSM-R005", f"the agent ended with exit code {how.code}")
+        why = "out of memory" if how.out_of_memory else f"the agent ended with exit code {how.code}"
+        return StageEnd(Outcome.FAILED, "CSM-R005", why)
     if reported == "report_incomplete":
         return StageEnd(Outcome.INCOMPLETE, "CSM-R020", "the agent reported that it could not finish")
     if stage.outputs and not proposed and reported != "noop":

@@ -187,6 +187,7 @@ class Engine:
             },
             # A carrier never runs; the engine unpacks archives only into a root that can be written.
             read_only=spec.runs,
+            init=spec.init,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges", f"seccomp={self._seccomp}"],
             ipc_mode="none",

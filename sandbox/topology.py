@@ -97,6 +97,7 @@ class ContainerSpec:
     pids: int = 64
     log_bytes: int = 64 * MIB
     birth: bool = False
+    init: bool = False
     runs: bool = True
 
 
@@ -299,6 +300,8 @@ class _Layout:
             memory=limits.memory + limits.disk + scratch,
             pids=limits.pids,
             log_bytes=8 * MIB,
+            # An agent starts what it likes; somebody has to reap it.
+            init=True,
         )
         volumes = (
             VolumeSpec(
