@@ -32,7 +32,13 @@ def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
             path = request.scope["raw_path"].decode("latin-1")
             query = request.scope["query_string"].decode("latin-1")
             target = f"{path}?{query}" if query else path
-            head = check_head(request.method, target, request.headers.raw, authorities)
+            try:
+                head = check_head(request.method, target, request.headers.raw, authorities)
+            except RefusedError as refused:
+                if refused.refusal.status != 413:
+                    # An agent that is still sending would meet a closed connection instead of the reason.
+                    await _body(request)
+                raise
             body = await _body(request)
             async with turn:
                 return _response(desk.answer(head, body))

@@ -131,7 +131,7 @@ class Desk:
         shape = denial(refusal.code, refusal.denied, hint=refusal.hint, allowed=list(refusal.allowed))
         allow = "POST" if refusal.status == 405 else None
         if refusal.rpc is None:
-            close = refusal.status in {403, 413, 429}
+            close = refusal.status in {408, 413}
             return Reply(status=refusal.status, body=_encode(shape), close=close, allow=allow)
         told = shape["error"]
         data = {**told, **refusal.more} if isinstance(told, dict) else refusal.more
