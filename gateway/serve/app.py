@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway.serve.buffer import BufferBrokenError
 from gateway.serve.desk import Desk
 from gateway.serve.envelope import MAX_BODY, ROUTE, check_head, refuse, too_large
 from gateway.serve.types import Refusal, RefusedError, Reply
+from gateway.start import told
 from policies.events import EventLogError
 
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
+
+_log = structlog.get_logger()
 
 Fatal = Callable[[BaseException], None]
 
@@ -46,6 +51,12 @@ def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
             return _refused(refused.refusal)
         except (EventLogError, BufferBrokenError) as error:
             return _ended(error)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001 - whatever fails at this edge denies the request, with an event
+            _log.error("door failed", **told(error))
+            hint = "try again once; then report_incomplete"
+            return _refused(Refusal(code="CSM-G019", denied="request", hint=hint, status=500))
 
     def _refused(refusal: Refusal) -> Response:
         try:

@@ -283,3 +283,14 @@ def test_a_refusal_names_places_but_no_values(tmp_path: Path) -> None:
     told = json.loads(reply.body)["result"]["structuredContent"]["error"]
     assert "my-private-value" not in reply.body.decode() + str(log.events)
     assert {"/prompt: type", "/score: type"} <= set(told["where"].split(", "))
+
+
+def test_an_agent_that_hangs_up_half_way_harms_nobody(serving: Start) -> None:
+    server = serving(make_output())
+    for cut in (10, 60, 150):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+            wire.connect(str(server.socket()))
+            wire.sendall(f"{POST}Content-Length: 500\r\n\r\n{{".encode()[:cut])
+    assert server.call("samples", {"prompt": "x"})["isError"] is False
+    assert len(server.buffer().splitlines()) == 1
+    assert server.stop() == 0
