@@ -1,11 +1,10 @@
 """Rules that recognise a secret by its form: a versioned data file, shared by the compiler and by customs.
 
-Patterns keep to the syntax that RE2 and `re` share, so that both read them alike.
+Patterns keep to the syntax that RE2 and `re` read alike. The rules are Casemate's own, under its licence.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,29 +12,36 @@ from pathlib import Path
 
 import msgspec
 
+from policies.plan import Frozen
+
 FILE = Path(__file__).resolve().parent / "rules" / "secrets.json"
 MAX_TEXT = 1 << 20
 
 
-class SecretRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule: its id, what it recognises, its pattern, and texts that it must and must not match."""
+class SecretRule(Frozen, frozen=True, kw_only=True):
+    """One pattern; `id` names it in findings and verdicts, `about` says what it recognises."""
 
     id: str
-    description: str
+    about: str
     pattern: str
-    positive: list[str]
-    negative: list[str]
+
+
+class SecretRules(Frozen, frozen=True, kw_only=True):
+    """The rules; `version` changes with every change of a rule."""
+
+    version: int
+    rules: list[SecretRule]
 
 
 @cache
-def secret_rules() -> tuple[SecretRule, ...]:
+def secret_rules() -> SecretRules:
     """Return every rule, in the order of the file."""
-    return tuple(msgspec.convert(json.loads(FILE.read_text())["rules"], list[SecretRule]))
+    return msgspec.json.decode(FILE.read_bytes(), type=SecretRules)
 
 
 @cache
 def _compiled() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((rule.id, re.compile(rule.pattern)) for rule in secret_rules())
+    return tuple((rule.id, re.compile(rule.pattern)) for rule in secret_rules().rules)
 
 
 def find_secrets(text: str) -> Iterator[str]:

@@ -23,13 +23,15 @@ from docker.utils.socket import frames_iter
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.topology import LABEL_RUN, ContainerSpec, Network, VolumeSpec
+from sandbox.topology import LABEL_RUN, ContainerSpec, Network, Tmpfs, VolumeSpec
 
 EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
 _BUILD_TIMEOUT_S = 1800
 _LINE_BYTES = 1 << 20
 _POOL = 64
+_SHUT = {"/dev/mqueue": "ro,size=4096,nr_inodes=1,mode=0555,nosuid,nodev,noexec"}
+"""A place that the engine would mount writable for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +183,7 @@ class Engine:
                 docker.types.Mount(m.target, m.volume, type="volume", read_only=m.read_only, no_copy=True)
                 for m in spec.mounts
             ],
-            tmpfs={
-                t.target: f"size={t.size},nr_inodes=16384,uid={spec.uid},gid={spec.gid},mode=0700,nosuid,nodev"
-                for t in spec.tmpfs
-            },
+            tmpfs={**{tmpfs.target: _tmpfs_options(tmpfs, spec) for tmpfs in spec.tmpfs}, **_SHUT},
             # A carrier never runs; the engine unpacks archives only into a root that can be written.
             read_only=spec.runs,
             init=spec.init,
@@ -318,6 +317,10 @@ class Engine:
             return self._client.containers.get(name)
         except docker.errors.NotFound as error:
             raise CasemateError("CSM-R004", f"container {name} is gone", exit_code=ExitCode.STAGE_FAILED) from error
+
+
+def _tmpfs_options(tmpfs: Tmpfs, spec: ContainerSpec) -> str:
+    return f"size={tmpfs.size},nr_inodes=16384,uid={spec.uid},gid={spec.gid},mode=0700,nosuid,nodev"
 
 
 def tar_of(files: Mapping[str, bytes], *, uid: int = 0, gid: int = 0, mode: int = 0o444) -> bytes:

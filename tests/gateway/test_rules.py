@@ -5,14 +5,13 @@ The examples are put together from parts, so that no scanner of repositories tak
 
 from __future__ import annotations
 
-import json
 import string
-from importlib.resources import files
 
 import pytest
 
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
+from policies.secret_rules import secret_rules
 
 A = string.ascii_letters + string.digits
 HEX = "0123456789abcdef" * 4
@@ -132,8 +131,7 @@ NEGATIVE: dict[str, str] = {
 
 
 def rule_ids() -> list[str]:
-    data = (files("gateway.customs") / "rules" / "secrets.json").read_bytes()
-    return [rule["id"] for rule in json.loads(data)["rules"]]
+    return [rule.id for rule in secret_rules().rules]
 
 
 def test_every_rule_has_both_examples_and_a_name_of_its_own() -> None:

@@ -1,34 +1,16 @@
-"""Providers' patterns: a versioned data file, run by RE2 as one set, in time linear in the text."""
+"""Providers' patterns, run by RE2 as one set, in time linear in the text."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-import msgspec
 import re2  # type: ignore[import-untyped]
 
-from policies.plan import Frozen
+from policies.secret_rules import SecretRules, secret_rules
 
 _END = "\x00casemate-end\x00"
-
-
-class Rule(Frozen, frozen=True, kw_only=True):
-    """One pattern within the RE2 subset; `id` names it in verdicts."""
-
-    id: str
-    about: str
-    pattern: str
-
-
-class RuleFile(Frozen, frozen=True, kw_only=True):
-    """The rules; `version` changes with every change of a rule."""
-
-    version: int
-    rules: list[Rule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +25,7 @@ class Hit:
 class RuleSet:
     """All rules, compiled once."""
 
-    def __init__(self, document: RuleFile) -> None:
+    def __init__(self, document: SecretRules) -> None:
         options = re2.Options()
         options.max_mem = 64 * 1024 * 1024
         options.log_errors = False
@@ -76,6 +58,5 @@ class RuleSet:
 
 @cache
 def load() -> RuleSet:
-    """Return the rules that come with customs."""
-    data = (files("gateway.customs") / "rules" / "secrets.json").read_bytes()
-    return RuleSet(msgspec.convert(json.loads(data), RuleFile, strict=True))
+    """Return the rules of the ground floor."""
+    return RuleSet(secret_rules())
