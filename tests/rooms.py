@@ -17,7 +17,7 @@ from sandbox.images import ROOMTEST, build_all
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")
 SCRIPT = (
-    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export PYTHONPATH=/tmp/src:/opt/site HOME=/tmp;"
+    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export HOME=/tmp;"
     " python3 -m mypy --python-version 3.13 --cache-dir /tmp/mypy {rooms};"
     " python3 -m pytest -p no:cacheprovider {tests}"
 )
