@@ -35,11 +35,13 @@ class Budget(Frozen, frozen=True, kw_only=True):
 
 
 class Source(Frozen, frozen=True, kw_only=True):
-    """Where the plan comes from: the workflow file and every file that it names, by digest."""
+    """Where the plan comes from, by digest: the workflow, every file that it names, the model registry, the rules."""
 
     workflow: str
     digest: Digest
     files: dict[str, Digest]
+    registry: Digest | None = None
+    rules: Digest | None = None
 
 
 class SecretBinding(Frozen, frozen=True, kw_only=True):
@@ -59,6 +61,14 @@ class Price(Frozen, frozen=True, kw_only=True):
     output: Count
 
 
+class Route(Frozen, frozen=True, kw_only=True):
+    """Use another alias for small calls (`below` input tokens) or for the first ones (`below` calls of a stage)."""
+
+    kind: Literal["small", "early"]
+    below: Count
+    use: Name
+
+
 class Model(Frozen, frozen=True, kw_only=True):
     """An alias that stages use, and what it leads to.
 
@@ -76,6 +86,32 @@ class Model(Frozen, frozen=True, kw_only=True):
     secret: Name | None
     price: Price
     max_output_tokens: Count
+    fallback: list[Name] = msgspec.field(default_factory=list)
+    routes: list[Route] = msgspec.field(default_factory=list)
+
+
+class EgressRule(Frozen, frozen=True, kw_only=True):
+    """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
+
+    `place` is the rule's place in the workflow.
+    `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
+    """
+
+    host: str
+    port: Port
+    scheme: Literal["https", "http"]
+    methods: list[str]
+    place: str
+
+
+class Tool(Frozen, frozen=True, kw_only=True):
+    """An MCP server: a container (`image`, over stdio) or a remote one (`url`, over HTTP), and where it may connect."""
+
+    name: Name
+    image: str | None
+    url: str | None
+    secret: Name | None
+    egress: list[EgressRule]
 
 
 class Image(Frozen, frozen=True, kw_only=True):
@@ -95,20 +131,6 @@ class Input(Frozen, frozen=True, kw_only=True):
     size: Count
 
 
-class EgressRule(Frozen, frozen=True, kw_only=True):
-    """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
-
-    `place` is the rule's place in the workflow.
-    `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
-    """
-
-    host: str
-    port: Port
-    scheme: Literal["https", "http"]
-    methods: list[str]
-    place: str
-
-
 class Limits(Frozen, frozen=True, kw_only=True):
     """Bounds of one cell. `cpu_millis`: thousandths of a core; `memory`, `disk`: bytes; `wall_s`: seconds."""
 
@@ -122,8 +144,23 @@ class Limits(Frozen, frozen=True, kw_only=True):
     usd_nanos: Count
 
 
+class Shards(Frozen, frozen=True, kw_only=True):
+    """Run the stage once for each `size` items of an input, `parallel` at a time."""
+
+    over: Name
+    size: Count
+    parallel: Count
+
+
+class Retry(Frozen, frozen=True, kw_only=True):
+    """Run the stage again, `attempts` times in all, when it ends in one of the outcomes."""
+
+    attempts: Count
+    on: list[Literal["failed", "timed_out", "incomplete"]]
+
+
 class Stage(Frozen, frozen=True, kw_only=True):
-    """One container run with fixed permissions."""
+    """One container run with fixed permissions. `tools`: names of read tools by server."""
 
     name: Name
     image: str
@@ -132,32 +169,59 @@ class Stage(Frozen, frozen=True, kw_only=True):
     needs: list[Name]
     inputs: list[Name]
     models: list[Name]
+    tools: dict[str, list[str]] = msgspec.field(default_factory=dict)
     egress: list[EgressRule]
     outputs: list[Name]
     limits: Limits
+    profile: Literal["default", "explore", "ci-fork"] = "default"
+    shards: Shards | None = None
+    retry: Retry | None = None
+    locks: list[str] = msgspec.field(default_factory=list)
 
 
 class Bound(Frozen, frozen=True, kw_only=True):
-    """Smallest and largest allowed value of a numeric field, or None."""
+    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output."""
 
     min: int | float | None
     max: int | float | None
+    sigma: int | float | None = None
+    history: Name | None = None
 
 
 class Output(Frozen, frozen=True, kw_only=True):
-    """A declared kind of write."""
+    """A declared kind of write.
+
+    `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. Quotas count
+    rows. `approve_over`: hold the batch when it has more rows than that.
+    """
 
     name: Name
-    sink: Literal["dataset"]
+    sink: Literal["dataset", "git", "sql", "mlflow", "http", "mcp", "file"]
     path: str
-    format: Literal["jsonl", "parquet"]
+    format: Literal["jsonl", "parquet", ""]
+    target: dict[str, str] = msgspec.field(default_factory=dict)
+    secret: Name | None = None
     schema: dict[str, Any]
     bounds: dict[str, Bound]
     unique: list[str]
-    scan: list[Literal["secrets"]]
+    scan: list[Literal["links", "pii", "secrets", "unicode"]]
     per_run: Count
+    per_day: Count | None = None
+    per_minute: Count | None = None
     max_bytes: Count
     atomic: Literal["batch", "each"]
+    approval: Literal["never", "always", "on_hold"] = "never"
+    approve_over: Count | None = None
+
+
+class Student(Frozen, frozen=True, kw_only=True):
+    """The model that will be trained on the outputs, and the rule for its teachers."""
+
+    model: str
+    init_root: str | None
+    policy: Literal["no-same-init"]
+    verdict: Literal["human", "cross", "same_init", "unknown"]
+    exceptions: list[Digest]
 
 
 class Plan(Frozen, frozen=True, kw_only=True):
@@ -171,9 +235,11 @@ class Plan(Frozen, frozen=True, kw_only=True):
     secrets: list[SecretBinding]
     models: list[Model]
     images: list[Image]
+    tools: list[Tool] = msgspec.field(default_factory=list)
     inputs: list[Input]
     stages: list[Stage]
     outputs: list[Output]
+    student: Student | None = None
 
 
 T = TypeVar("T")

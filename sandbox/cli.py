@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,9 +19,13 @@ from policies.errors import CasemateError
 from policies.plan import Plan
 from policies.slices import seal
 from policies.vocabulary import EventName, ExitCode, Verdict
-from sandbox.findings import Finding, FindingsError, has_errors
+from sandbox.enforce import refuse_unenforced
+from sandbox.findings import Finding, FindingsError, Severity, has_errors
 from sandbox.project import Project, compile_project, open_plan, open_project, plan_text
 from sandbox.store import Store
+
+if TYPE_CHECKING:
+    from sandbox.diff import Difference
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 log_app = typer.Typer(no_args_is_help=True, help="The event log of a run.")
@@ -109,11 +115,23 @@ def _warn(project: Project) -> None:
 
 
 @app.command()
-def check(workflow: WorkflowArg, as_json: JsonOpt = False) -> int:
+def check(
+    workflow: WorkflowArg,
+    as_json: JsonOpt = False,
+    as_sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0, for a CI host.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count warnings as errors.")] = False,
+) -> int:
     """Say what is wrong with a workflow. Exit 3 if anything is an error. Nothing is started."""
-    project = open_project(workflow)
-    code = report_findings(project.findings, as_json=as_json)
-    if code is ExitCode.DONE and not as_json:
+    findings = open_project(workflow).findings
+    if strict:
+        findings = [replace(finding, severity=Severity.ERROR) for finding in findings]
+    if as_sarif:
+        from sandbox.sarif import sarif
+
+        out.print_json(json.dumps(sarif(findings, version("casemate"))))
+        return ExitCode.FINDINGS if has_errors(findings) else ExitCode.DONE
+    code = report_findings(findings, as_json=as_json)
+    if not findings and not as_json:
         out.print(f"{workflow}: no findings", markup=False)
     return code
 
@@ -141,19 +159,48 @@ def compile_(
 def explain(
     workflow: EitherArg,
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    diff: Annotated[
+        Path | None, typer.Option("--diff", help="Say what widened and what narrowed since OLD.", metavar="OLD")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> int:
     """Say in words what each stage may reach, read, spend and propose, and who holds which secret."""
+    from sandbox.diff import difference, permissions
     from sandbox.explain import explain as lines
 
     plan, _ = _plan(workflow)
     if stage is not None and stage not in {s.name for s in plan.stages}:
         raise CasemateError("CSM-R018", f"no stage {stage!r}", exit_code=ExitCode.USAGE)
-    if as_json:
+    if diff is not None:
+        _print_difference(difference(permissions(_plan(diff)[0]), permissions(plan)), as_json=as_json)
+    elif as_json:
         sys.stdout.buffer.write(plan_text(plan))
     else:
         for line in lines(plan, stage):
             out.print(line, markup=False)
+    return ExitCode.DONE
+
+
+def _print_difference(change: Difference, *, as_json: bool = False) -> None:
+    if as_json:
+        out.print_json(json.dumps({"widened": change.widened, "narrowed": change.narrowed}))
+        return
+    for mark, statements in (("[red]wider  [/]", change.widened), ("[green]narrower[/]", change.narrowed)):
+        for statement in statements:
+            out.print(f"{mark} ", end="")
+            out.print(statement, markup=False)
+    if not (change.widened or change.narrowed):
+        out.print("the same permissions", markup=False)
+
+
+@app.command()
+def lock(workflow: EitherArg) -> int:
+    """Approve what a workflow allows now: write it to casemate.lock, and say what is wider than before."""
+    from sandbox.lock import approve, path_of
+
+    plan, root = _plan(workflow)
+    _print_difference(approve(plan, root))
+    out.print(f"{path_of(root)}: approved {plan.name} {seal(plan).plan}", markup=False)
     return ExitCode.DONE
 
 
@@ -165,10 +212,13 @@ def run(
 ) -> int:
     """Run a workflow: sealed cells, watched doors, validated writes."""
     from sandbox.host import connect
+    from sandbox.lock import refuse_widened
     from sandbox.report import Progress, summary, tables
     from sandbox.runner import run_plan
 
     plan, root = _plan(workflow)
+    refuse_unenforced(plan)
+    refuse_widened(plan, root)
     progress = Progress(err, plan)
     try:
         result = run_plan(connect(), plan, root, _store(root), progress, dry=dry_run)

@@ -6,10 +6,13 @@ cannot express. `plan_check` verifies its result independently.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
+
+import msgspec
 
 from policies.plan import (
     Bound,
@@ -22,24 +25,45 @@ from policies.plan import (
     Output,
     Plan,
     Price,
+    Retry,
+    Route,
     SecretBinding,
+    Shards,
     Source,
     Stage,
+    Student,
+    Tool,
 )
 from sandbox.registry import ModelEntry
 from sandbox.resolve import Facts
 from sandbox.source import Document
 from sandbox.topology import IMAGES
-from sandbox.workflow import LimitsSpec, ModelSpec, OutputSpec, StageSpec, Workflow, nanos, quantity
+from sandbox.workflow import (
+    EgressSpec,
+    LimitsSpec,
+    ModelSpec,
+    OutputSpec,
+    OverSpec,
+    StageSpec,
+    Workflow,
+    nanos,
+    quantity,
+    sink_destination,
+)
 
-OPENAI = "https://api.openai.com/v1"
+PROVIDERS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+}
 MAX_OUTPUT_BYTES = 256 << 20
 
 
 def wanted_images(workflow: Workflow) -> list[str]:
     """Return the names of every image that a run of `workflow` needs, sorted."""
     local = [f"casemate/model-{m.model}" for m in workflow.models.values() if m.provider == "local"]
-    return sorted({*IMAGES.values(), *(stage.image for stage in workflow.stages), *local})
+    tools = [tool.image for tool in workflow.tools.values() if tool.image]
+    return sorted({*IMAGES.values(), *(stage.image for stage in workflow.stages), *local, *tools})
 
 
 def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry: dict[str, ModelEntry]) -> Plan:
@@ -53,6 +77,8 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             workflow=document.file,
             digest=document.digest,
             files={path: fact.digest for path, fact in sorted(facts.files.items())},
+            registry=facts.registry,
+            rules=facts.rules,
         ),
         budget=Budget(
             usd_nanos=nanos(workflow.budget.usd),
@@ -60,18 +86,13 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             calls=workflow.budget.calls,
             wall_s=quantity(workflow.budget.wall),
         ),
-        secrets=[
-            SecretBinding(
-                name=name,
-                origin=cast("Literal['env', 'file', 'command']", spec.origin),
-                key=spec.key,
-                holder="llm",
-                destination=next(m.host for m in models if m.secret == name),
-            )
-            for name, spec in sorted(workflow.secrets.items())
-        ],
+        secrets=[_secret(name, workflow, models) for name in sorted(workflow.secrets)],
         models=models,
         images=[Image(name=name, digest=facts.images[name] or "") for name in wanted_images(workflow)],
+        tools=[
+            Tool(name=name, image=t.image, url=t.url, secret=t.secret, egress=_egress(t.egress, facts, f"tools.{name}"))
+            for name, t in sorted(workflow.tools.items())
+        ],
         inputs=[
             Input(
                 name=name,
@@ -82,14 +103,15 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             )
             for name, item in sorted(workflow.inputs.items())
         ],
-        stages=[_stage(index, spec, workflow, document) for index, spec in enumerate(workflow.stages)],
+        stages=[_stage(index, spec, workflow, document, facts) for index, spec in enumerate(workflow.stages)],
         outputs=[_output(name, spec, facts) for name, spec in sorted(workflow.outputs.items())],
+        student=_student(workflow, facts),
     )
 
 
 def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
     local = entry.id if spec.provider == "local" else None
-    url = urlsplit(spec.base_url or OPENAI)
+    url = urlsplit(spec.base_url or PROVIDERS.get(spec.provider, ""))
     price = spec.price
     assert price is not None  # noqa: S101 - CSM-C026
     return Model(
@@ -104,10 +126,61 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
         # USD per million tokens to nano-USD a token; rounded up, so that a ceiling is never passed by rounding
         price=Price(input=ceil(nanos(price.input) / 1_000_000), output=ceil(nanos(price.output) / 1_000_000)),
         max_output_tokens=spec.max_output_tokens or entry.max_output_tokens,
+        fallback=spec.fallback,
+        routes=[
+            Route(kind=cast("Literal['small', 'early']", kind), below=r.below, use=r.use)
+            for kind, r in sorted(spec.route.items())
+        ],
     )
 
 
-def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document) -> Stage:
+def _secret(name: str, workflow: Workflow, models: list[Model]) -> SecretBinding:
+    """Bind a secret to the one process that holds it, and to the one place where it goes."""
+    uses: list[tuple[Literal["llm", "gateway", "customs"], str]] = [
+        *(("llm", m.host) for m in models if m.secret == name),
+        *(
+            ("gateway", urlsplit(t.url or "").hostname or tool)
+            for tool, t in workflow.tools.items()
+            if t.secret == name
+        ),
+        *(("customs", sink_destination(o)) for o in workflow.outputs.values() if o.sink.secret == name),
+    ]
+    holder, destination = uses[0]
+    spec = workflow.secrets[name]
+    origin = cast("Literal['env', 'file', 'command']", spec.origin)
+    return SecretBinding(name=name, origin=origin, key=spec.key, holder=holder, destination=destination)
+
+
+def _student(workflow: Workflow, facts: Facts) -> Student | None:
+    if workflow.lineage is None:
+        return None
+    return Student(
+        model=workflow.lineage.student.model,
+        init_root=workflow.lineage.student.init_root,
+        policy="no-same-init",
+        verdict=facts.exposure or "unknown",
+        exceptions=sorted(facts.files[path].digest for path in workflow.lineage.exceptions),
+    )
+
+
+def _egress(
+    specs: Sequence[EgressSpec], facts: Facts, place: str, document: Document | None = None
+) -> list[EgressRule]:
+    rules = []
+    for position, spec in enumerate(specs):
+        for host in facts.ecosystems.get(spec.ecosystem, ()) if spec.ecosystem else (spec.host,):
+            rule = EgressRule(
+                host=host,
+                port=spec.port or (443 if spec.scheme == "https" else 80),
+                scheme=cast("Literal['https', 'http']", spec.scheme),
+                methods=sorted(spec.methods),
+                place=f"{place}.{position}" if document is None else place,
+            )
+            rules.append(rule)
+    return rules
+
+
+def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, facts: Facts) -> Stage:
     return Stage(
         name=spec.name,
         image=spec.image,
@@ -116,18 +189,20 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document) 
         needs=sorted(spec.needs),
         inputs=sorted(workflow.inputs if spec.inputs is None else spec.inputs),
         models=sorted(spec.models),
+        tools={name: sorted(tools) for name, tools in sorted(spec.tools.items())},
         egress=[
-            EgressRule(
-                host=rule.host,
-                port=rule.port or (443 if rule.scheme == "https" else 80),
-                scheme=cast("Literal['https', 'http']", rule.scheme),
-                methods=sorted(rule.methods),
-                place=str(document.place(("stages", index, "egress", position))),
-            )
-            for position, rule in enumerate(spec.egress)
+            rule
+            for position, one in enumerate(spec.egress)
+            for rule in _egress([one], facts, str(document.place(("stages", index, "egress", position))), document)
         ],
         outputs=sorted(spec.outputs),
         limits=_limits(spec.limits, workflow),
+        profile=cast("Literal['default', 'explore', 'ci-fork']", spec.profile),
+        shards=Shards(over=spec.shards.over, size=spec.shards.size, parallel=spec.shards.parallel)
+        if spec.shards
+        else None,
+        retry=Retry(attempts=spec.retry.attempts, on=cast("Any", sorted(spec.retry.on))) if spec.retry else None,
+        locks=sorted(spec.locks),
     )
 
 
@@ -146,17 +221,28 @@ def _limits(spec: LimitsSpec, workflow: Workflow) -> Limits:
 
 
 def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
-    path = PurePosixPath(spec.sink.path)
+    path = str(PurePosixPath(spec.sink.path)) if spec.sink.path else ""
+    settings = {k: v for k, v in msgspec.to_builtins(spec.sink).items() if k not in ("kind", "path", "secret")}
+    over = spec.approval.over if isinstance(spec.approval, OverSpec) else None
     return Output(
         name=name,
-        sink="dataset",
-        path=str(path),
-        format="parquet" if path.suffix == ".parquet" else "jsonl",
+        sink=cast("Any", spec.sink.kind),
+        path=path,
+        format=cast("Any", PurePosixPath(path).suffix[1:] if spec.sink.kind == "dataset" else ""),
+        target={k: v for k, v in sorted(settings.items()) if v is not None},
+        secret=spec.sink.secret,
         schema=cast("dict[str, Any]", facts.schemas[name]),
-        bounds={field: Bound(min=b.min, max=b.max) for field, b in sorted(spec.bounds.items())},
+        bounds={
+            field: Bound(min=b.min, max=b.max, sigma=b.sigma, history=b.history)
+            for field, b in sorted(spec.bounds.items())
+        },
         unique=spec.unique,
-        scan=["secrets"],
+        scan=cast("Any", sorted({"secrets", *spec.scan})),
         per_run=spec.quota.per_run,
+        per_day=spec.quota.per_day,
+        per_minute=spec.quota.per_minute,
         max_bytes=MAX_OUTPUT_BYTES,
         atomic=cast("Literal['batch', 'each']", spec.atomic),
+        approval="never" if isinstance(spec.approval, OverSpec) else cast("Any", spec.approval),
+        approve_over=over,
     )

@@ -36,23 +36,37 @@ def violations(plan: Json) -> list[Problem]:
 
 
 def secrets_have_one_holder(plan: Json) -> Iterator[Problem]:
-    """Every secret is held by exactly one trusted process and goes to one destination, that of its user."""
+    """Every secret is held by exactly one trusted process, that of its user, and goes to one destination."""
     names = [secret["name"] for secret in plan["secrets"]]
     for name in {n for n in names if names.count(n) > 1}:
         yield f"secret {name} has more than one holder"
-    users = {m["secret"]: m["host"] for m in plan["models"] if m["secret"] is not None}
+    users = list(_users(plan))
     for secret in plan["secrets"]:
+        mine = {(holder, where) for name, holder, where in users if name == secret["name"]}
         if secret["holder"] not in HOLDERS:
             yield f"secret {secret['name']} is held by {secret['holder']}"
-        if secret["name"] not in users:
+        if not mine:
             yield f"secret {secret['name']} is used by nothing"
-        elif secret["holder"] != "llm" or secret["destination"] != users[secret["name"]]:
-            yield f"secret {secret['name']} does not go to the provider that uses it"
+        elif mine != {(secret["holder"], secret["destination"])}:
+            yield f"secret {secret['name']} does not go to the one place that uses it"
+    for name, holder, _ in users:
+        if name not in names:
+            yield f"{holder} uses the secret {name}, which nobody holds"
+
+
+def _users(plan: Json) -> Iterator[tuple[str, str, str]]:
     for model in plan["models"]:
-        if model["secret"] is not None and model["secret"] not in names:
-            yield f"model {model['alias']} uses a secret without a holder"
-        if model["secret"] is not None and users[model["secret"]] != model["host"]:
-            yield f"secret {model['secret']} goes to two hosts"
+        if model["secret"] is not None:
+            yield model["secret"], "llm", model["host"]
+    for tool in plan["tools"]:
+        if tool["secret"] is not None:
+            host = re.match(r"https://([^/:]+)", tool["url"] or "")
+            yield tool["secret"], "gateway", host.group(1) if host else tool["name"]
+    for output in plan["outputs"]:
+        if output["secret"] is not None:
+            t = output["target"]
+            where = t.get("url") or t.get("repository") or t.get("server") or output["path"]
+            yield output["secret"], "customs", where
 
 
 def agents_hold_nothing(plan: Json) -> Iterator[Problem]:
@@ -70,11 +84,13 @@ def agents_hold_nothing(plan: Json) -> Iterator[Problem]:
 
 def egress_names_hosts(plan: Json) -> Iterator[Problem]:
     """Every egress rule names a host: no address, nothing wider than one label below two."""
-    for stage in plan["stages"]:
-        for rule in stage["egress"]:
-            yield from (f"stage {stage['name']}: {p}" for p in _host_problems(rule["host"]))
+    for owner in (*plan["stages"], *plan["tools"]):
+        for rule in owner["egress"]:
+            yield from (f"{owner['name']}: {p}" for p in _host_problems(rule["host"]))
             if rule["scheme"] not in ("http", "https") or not 0 < rule["port"] < 65536:
-                yield f"stage {stage['name']}: rule for {rule['host']} has no scheme or port"
+                yield f"{owner['name']}: rule for {rule['host']} has no scheme or port"
+            if rule["methods"] and rule["scheme"] != "http":
+                yield f"{owner['name']}: methods in an encrypted tunnel cannot be seen"
     for model in plan["models"]:
         if (model["local"] is None) == model["host"].endswith(".local"):
             yield f"model {model['alias']} is neither local nor remote"
@@ -108,10 +124,28 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
             yield f"output {name} has no quota"
         if "secrets" not in output["scan"]:
             yield f"output {name} is not scanned for secrets"
-        if path.startswith("/") or ".." in path.split("/") or "\\" in path or paths.count(path) > 1:
+        if path.startswith("/") or ".." in path.split("/") or "\\" in path or (path and paths.count(path) > 1):
             yield f"output {name} has a bad path {path!r}"
-        if not path.endswith("." + output["format"]):
+        if output["sink"] == "dataset" and not path.endswith((".jsonl", ".parquet")[output["format"] == "parquet"]):
             yield f"output {name}: {path!r} is not {output['format']}"
+        if output["sink"] not in _SINKS or not all(
+            {**output["target"], "path": path}.get(k) for k in _SINKS[output["sink"]]
+        ):
+            yield f"output {name}: sink {output['sink']} lacks a setting"
+        for quota in ("per_day", "per_minute"):
+            if output[quota] is not None and not output[quota] > 0:
+                yield f"output {name}: no rows {quota}"
+
+
+_SINKS = {
+    "dataset": ["path"],
+    "file": ["path"],
+    "git": ["repository", "branch"],
+    "sql": ["url", "table"],
+    "mlflow": ["url", "registered_model"],
+    "http": ["url"],
+    "mcp": ["server", "tool"],
+}
 
 
 def images_are_pinned(plan: Json) -> Iterator[Problem]:
@@ -121,6 +155,7 @@ def images_are_pinned(plan: Json) -> Iterator[Problem]:
         yield "an image is pinned twice"
     needed = TRUSTED | {stage["image"] for stage in plan["stages"]}
     needed |= {f"casemate/model-{m['local']}" for m in plan["models"] if m["local"] is not None}
+    needed |= {tool["image"] for tool in plan["tools"] if tool["image"] is not None}
     for name in sorted(needed | images.keys()):
         if not _SHA.match(images.get(name, "")):
             yield f"image {name} is not pinned"
@@ -132,7 +167,13 @@ def references_exist(plan: Json) -> Iterator[Problem]:
     """Names are unique, references lead somewhere, and no stage needs itself in the end."""
     kinds = {
         kind: [item[key] for item in plan[kind]]
-        for kind, key in (("stages", "name"), ("outputs", "name"), ("inputs", "name"), ("models", "alias"))
+        for kind, key in (
+            ("stages", "name"),
+            ("outputs", "name"),
+            ("inputs", "name"),
+            ("models", "alias"),
+            ("tools", "name"),
+        )
     }
     for kind, names in kinds.items():
         yield from (f"{kind}: {n} twice" for n in {n for n in names if names.count(n) > 1})
@@ -167,6 +208,61 @@ def ceilings_hold(plan: Json) -> Iterator[Problem]:
             yield f"model {model['alias']}: a price below zero"
 
 
+def detours_end(plan: Json) -> Iterator[Problem]:
+    """Fallbacks and routes lead to declared models, never in a circle, and shards run over declared inputs."""
+    models = {m["alias"]: [*m["fallback"], *(r["use"] for r in m["routes"])] for m in plan["models"]}
+    for alias, others in models.items():
+        yield from (f"model {alias}: no model {other}" for other in others if other not in models)
+        seen, ahead = set(), [o for o in others if o in models]
+        while ahead:
+            other = ahead.pop()
+            if other == alias:
+                yield f"model {alias} comes back to itself"
+                break
+            if other not in seen:
+                seen.add(other)
+                ahead += [o for o in models[other] if o in models]
+    inputs = {item["name"] for item in plan["inputs"]}
+    tools = {tool["name"] for tool in plan["tools"]}
+    for stage in plan["stages"]:
+        if stage["shards"] is not None and (stage["shards"]["over"] not in inputs or not stage["shards"]["size"] > 0):
+            yield f"stage {stage['name']}: shards over nothing"
+        yield from (f"stage {stage['name']}: no tool {name}" for name in stage["tools"] if name not in tools)
+    for tool in plan["tools"]:
+        if (tool["image"] is None) == (tool["url"] is None):
+            yield f"tool {tool['name']} is neither a container nor remote"
+
+
+def profiles_hold(plan: Json) -> Iterator[Problem]:
+    """`explore` has no egress and writes one report at most; `ci-fork` touches no secret."""
+    by_name = {
+        kind: {item[key]: item for item in plan[kind]}
+        for kind, key in (("models", "alias"), ("outputs", "name"), ("tools", "name"))
+    }
+    for stage in plan["stages"]:
+        outputs = [by_name["outputs"][name] for name in stage["outputs"]]
+        if stage["profile"] == "explore":
+            if stage["egress"] or len(outputs) > 1 or any(o["sink"] not in ("file", "dataset") for o in outputs):
+                yield f"stage {stage['name']}: more than its profile allows"
+        elif stage["profile"] == "ci-fork":
+            used = (
+                [by_name["models"][n] for n in stage["models"]]
+                + [by_name["tools"][n] for n in stage["tools"]]
+                + outputs
+            )
+            if any(item["secret"] is not None for item in used):
+                yield f"stage {stage['name']}: a secret, against its profile"
+        elif stage["profile"] != "default":
+            yield f"stage {stage['name']}: unknown profile"
+
+
+def teachers_are_allowed(plan: Json) -> Iterator[Problem]:
+    """A student is only exposed to humans or to other checkpoints, unless an exception is pinned."""
+    student = plan["student"]
+    if student is not None and student["verdict"] not in ("human", "cross") and not student["exceptions"]:
+        yield f"student {student['model']}: exposure {student['verdict']}"
+
+
 def inputs_are_flat(plan: Json) -> Iterator[Problem]:
     """An input has a digest and a plain file name of its own."""
     targets = [item["target"] for item in plan["inputs"]]
@@ -185,5 +281,8 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     images_are_pinned,
     references_exist,
     ceilings_hold,
+    detours_end,
+    profiles_hold,
+    teachers_are_allowed,
     inputs_are_flat,
 )

@@ -13,10 +13,11 @@ from policies.vocabulary import ExitCode
 from sandbox.checks import check
 from sandbox.compiler import compile_plan, wanted_images
 from sandbox.findings import Finding, FindingsError, Place, has_errors
+from sandbox.imports import expand
 from sandbox.plan_check import violations
 from sandbox.registry import registry
-from sandbox.resolve import resolve
-from sandbox.source import Document, parse
+from sandbox.resolve import read_inside, resolve
+from sandbox.source import MAX_BYTES, Document, parse
 from sandbox.store import as_json, load_plan
 from sandbox.workflow import Workflow, read
 
@@ -33,6 +34,7 @@ class Project:
     root: Path
     workflow: Workflow | None
     document: Document | None
+    fragments: dict[str, str]
     findings: list[Finding]
 
 
@@ -44,13 +46,14 @@ def open_project(path: Path) -> Project:
         text = path.read_bytes()
     except OSError as error:
         problem = Finding(code="CSM-C001", message=f"{clean(str(path))}: {error.strerror}", place=place, path=())
-        return Project(root, None, None, [problem])
+        return Project(root, None, None, {}, [problem])
     try:
-        document = parse(text, path.name)
+        document, fragments = expand(parse(text, path.name), lambda name: read_inside(root, name, MAX_BYTES))
         workflow = read(document)
     except FindingsError as error:
-        return Project(root, None, None, error.findings)
-    return Project(root, workflow, document, check(workflow, document, resolve(workflow, root, {})))
+        return Project(root, None, None, {}, error.findings)
+    findings = check(workflow, document, resolve(workflow, root, {}, fragments))
+    return Project(root, workflow, document, fragments, findings)
 
 
 def compile_project(project: Project, engine: Engine) -> Plan:
@@ -58,7 +61,7 @@ def compile_project(project: Project, engine: Engine) -> Plan:
     if project.workflow is None or project.document is None or has_errors(project.findings):
         raise FindingsError(project.findings)
     images = {name: engine.image_id(name) for name in wanted_images(project.workflow)}
-    facts = resolve(project.workflow, project.root, images)
+    facts = resolve(project.workflow, project.root, images, project.fragments)
     findings = check(project.workflow, project.document, facts)
     if has_errors(findings):
         raise FindingsError(findings)

@@ -10,22 +10,30 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
+from policies.secret_rules import FILE
+from sandbox.ecosystems import ecosystem_hosts
+from sandbox.registry import FOLDER
+from sandbox.source import HIDDEN
 from sandbox.workflow import Workflow
 
 MAX_INPUT = 256 << 20
 MAX_SCHEMA = 1 << 20
+PROMPTS = {".md", ".txt", ".prompt", ".prompty", ".yaml", ".yml"}
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file as it was read: digest and size in bytes."""
+    """A file as it was read: digest, size in bytes, and line, column and name of its first hidden character."""
 
     digest: str
     size: int
+    hidden: tuple[int, int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,11 @@ class Facts:
     schemas: Mapping[str, Json] = field(default_factory=dict)
     images: Mapping[str, str | None] = field(default_factory=dict)
     problems: Mapping[str, CasemateError] = field(default_factory=dict)
+    ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    registry: str | None = None
+    rules: str | None = None
+    exposure: Literal["human", "cross", "same_init", "unknown"] | None = None
+    today: date = field(default_factory=date.today)
 
 
 def read_inside(root: Path, name: str, limit: int) -> bytes:
@@ -65,9 +78,11 @@ def read_inside(root: Path, name: str, limit: int) -> bytes:
         return stream.read(limit)
 
 
-def resolve(workflow: Workflow, root: Path, images: Mapping[str, str | None]) -> Facts:
+def resolve(
+    workflow: Workflow, root: Path, images: Mapping[str, str | None], fragments: Mapping[str, str] | None = None
+) -> Facts:
     """Read every file that `workflow` names. What cannot be read becomes a problem, not an exception."""
-    files: dict[str, FileFact] = {}
+    files = {path: FileFact(pinned, 0) for path, pinned in (fragments or {}).items()}
     schemas: dict[str, Json] = {}
     problems: dict[str, CasemateError] = {}
     for item in workflow.inputs.values():
@@ -76,7 +91,15 @@ def resolve(workflow: Workflow, root: Path, images: Mapping[str, str | None]) ->
         except CasemateError as error:
             problems[item.path] = error
         else:
-            files[item.path] = FileFact(digest(data), len(data))
+            files[item.path] = FileFact(digest(data), len(data), _hidden(item.path, data))
+    extra = workflow.lineage.exceptions + workflow.lineage.datasets if workflow.lineage else []
+    for path in extra:
+        try:
+            data = read_inside(root, path, MAX_INPUT)
+        except CasemateError as error:
+            problems[path] = error
+        else:
+            files[path] = FileFact(digest(data), len(data))
     for name, output in workflow.outputs.items():
         try:
             data = read_inside(root, output.schema, MAX_SCHEMA)
@@ -86,7 +109,28 @@ def resolve(workflow: Workflow, root: Path, images: Mapping[str, str | None]) ->
             problems[output.schema] = error
         except StrictJsonError as error:
             problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
-    return Facts(files=files, schemas=schemas, images=images, problems=problems)
+    wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
+    wanted |= {rule.ecosystem for tool in workflow.tools.values() for rule in tool.egress if rule.ecosystem}
+    return Facts(
+        files=files,
+        schemas=schemas,
+        images=images,
+        problems=problems,
+        ecosystems={name: ecosystem_hosts(name, root) for name in sorted(wanted)},
+        registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
+        rules=digest(FILE.read_bytes()),
+    )
+
+
+def _hidden(path: str, data: bytes) -> tuple[int, int, str] | None:
+    """Return where the first character stands that a reader of a prompt would not see."""
+    if PurePosixPath(path).suffix not in PROMPTS:
+        return None
+    for number, line in enumerate(data.decode(errors="replace").splitlines(), start=1):
+        match = HIDDEN.search(line)
+        if match:
+            return number, match.start() + 1, f"U+{ord(match.group()):04X}"
+    return None
 
 
 def _refuse_link(root: Path, pure: PurePosixPath) -> None:

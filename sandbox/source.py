@@ -23,7 +23,7 @@ MAX_NODES = 50_000
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9_]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
-_HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _scalar(text: str) -> Any:
 
 def _hidden(text: str, file: str) -> Iterator[Finding]:
     for number, line in enumerate(text.splitlines(), start=1):
-        match = _HIDDEN.search(line)
+        match = HIDDEN.search(line)
         if match:
             place = Place(file=file, line=number, column=match.start() + 1)
             message = f"hidden character U+{ord(match.group()):04X}"

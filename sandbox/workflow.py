@@ -49,6 +49,13 @@ class PriceSpec(_Typed, frozen=True, kw_only=True):
     output: float
 
 
+class RouteSpec(_Typed, frozen=True, kw_only=True):
+    """One of `route:`"""
+
+    below: int
+    use: str
+
+
 class ModelSpec(_Typed, frozen=True, kw_only=True):
     """One of `models:`"""
 
@@ -58,6 +65,8 @@ class ModelSpec(_Typed, frozen=True, kw_only=True):
     base_url: str | None = None
     max_output_tokens: int | None = None
     price: PriceSpec | None = None
+    fallback: list[str] = []
+    route: dict[str, RouteSpec] = {}
 
 
 class InputSpec(_Typed, frozen=True, kw_only=True):
@@ -67,12 +76,77 @@ class InputSpec(_Typed, frozen=True, kw_only=True):
 
 
 class EgressSpec(_Typed, frozen=True, kw_only=True):
-    """One of `egress:`"""
+    """One of `egress:`; either a host or an ecosystem."""
 
-    host: str
+    host: str = ""
+    ecosystem: str | None = None
     port: int | None = None
     scheme: str = "https"
     methods: list[str] = []
+
+
+class ToolSpec(_Typed, frozen=True, kw_only=True):
+    """One of `tools:`"""
+
+    image: str | None = None
+    url: str | None = None
+    transport: str | None = None
+    secret: str | None = None
+    egress: list[EgressSpec] = []
+
+
+class ShardsSpec(_Typed, frozen=True, kw_only=True):
+    """`shards:`"""
+
+    over: str
+    size: int
+    parallel: int = 1
+
+
+class RetrySpec(_Typed, frozen=True, kw_only=True):
+    """`retry:`"""
+
+    attempts: int
+    on: list[str] = msgspec.field(default_factory=lambda: ["failed", "timed_out"])
+
+
+class StudentSpec(_Typed, frozen=True, kw_only=True):
+    """`student:`"""
+
+    model: str
+    init_root: str | None = None
+
+
+class LineageSpec(_Typed, frozen=True, kw_only=True):
+    """`lineage:`"""
+
+    student: StudentSpec
+    policy: str = "no-same-init"
+    datasets: list[str] = []
+    exceptions: list[str] = []
+
+
+class ImportSpec(_Typed, frozen=True, kw_only=True, rename={"arguments": "with"}):
+    """One of `imports:`"""
+
+    path: str
+    digest: str
+    arguments: dict[str, str | int | bool] = {}
+
+
+class SuppressSpec(_Typed, frozen=True, kw_only=True):
+    """One of `suppress:`; `until` is a date, YYYY-MM-DD."""
+
+    rule: str
+    at: str
+    reason: str
+    until: str
+
+
+class OverSpec(_Typed, frozen=True, kw_only=True):
+    """`approval: {over: …}`"""
+
+    over: int
 
 
 class LimitsSpec(_Typed, frozen=True, kw_only=True):
@@ -99,15 +173,30 @@ class StageSpec(_Typed, frozen=True, kw_only=True):
     inputs: list[str] | None = None
     models: list[str] = []
     egress: list[EgressSpec] = []
+    tools: dict[str, list[str]] = {}
     outputs: list[str] = []
     limits: LimitsSpec = LimitsSpec()
+    profile: str = "default"
+    shards: ShardsSpec | None = None
+    retry: RetrySpec | None = None
+    locks: list[str] = []
 
 
 class SinkSpec(_Typed, frozen=True, kw_only=True):
-    """`sink:`"""
+    """`sink:`; which settings a kind needs is a check of its own."""
 
     kind: str
-    path: str
+    path: str = ""
+    secret: str | None = None
+    url: str | None = None
+    repository: str | None = None
+    branch: str | None = None
+    base: str | None = None
+    table: str | None = None
+    mode: str | None = None
+    registered_model: str | None = None
+    server: str | None = None
+    tool: str | None = None
 
 
 class BoundSpec(_Typed, frozen=True, kw_only=True):
@@ -115,12 +204,16 @@ class BoundSpec(_Typed, frozen=True, kw_only=True):
 
     min: int | float | None = None
     max: int | float | None = None
+    sigma: int | float | None = None
+    history: str | None = None
 
 
 class QuotaSpec(_Typed, frozen=True, kw_only=True):
     """`quota:`"""
 
     per_run: int
+    per_day: int | None = None
+    per_minute: int | None = None
 
 
 class OutputSpec(_Typed, frozen=True, kw_only=True):
@@ -132,7 +225,7 @@ class OutputSpec(_Typed, frozen=True, kw_only=True):
     bounds: dict[str, BoundSpec] = {}
     scan: list[str] = msgspec.field(default_factory=lambda: ["secrets"])
     unique: list[str] = []
-    approval: str = "never"
+    approval: str | OverSpec = "never"
     atomic: str = "each"
 
 
@@ -148,6 +241,10 @@ class Workflow(_Typed, frozen=True, kw_only=True):
     models: dict[str, ModelSpec] = {}
     inputs: dict[str, InputSpec] = {}
     outputs: dict[str, OutputSpec] = {}
+    tools: dict[str, ToolSpec] = {}
+    lineage: LineageSpec | None = None
+    imports: list[ImportSpec] = []
+    suppress: list[SuppressSpec] = []
 
 
 def read(document: Document) -> Workflow:
@@ -156,6 +253,12 @@ def read(document: Document) -> Workflow:
     if findings:
         raise FindingsError(findings)
     return msgspec.convert(document.data, Workflow, strict=False)
+
+
+def sink_destination(output: OutputSpec) -> str:
+    """Return where a sink's secret goes."""
+    sink = output.sink
+    return sink.url or sink.repository or sink.server or sink.path
 
 
 def quantity(text: str) -> int:
@@ -203,6 +306,10 @@ def _explain(document: Document, error: ValidationError) -> Iterator[Finding]:
                     yield Finding(
                         code="CSM-C006", message=f'missing field "{key}"', place=document.place(path), path=path
                     )
+        case "oneOf" if isinstance(value, dict):
+            wanted = " or ".join(f'"{option["required"][0]}"' for option in rule)
+            message = f"needs {wanted}, and not both"
+            yield Finding(code="CSM-C006", message=message, place=document.place(path), path=path)
         case _ if error.parent is None and path and error.validator == "pattern" and _is_key(error):
             where = (*path, str(value))
             message = f'"{clean(str(value), 80)}" is not a valid name'

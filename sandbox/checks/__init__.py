@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, models, outputs, stages
+from sandbox.checks import egress, models, outputs, schemas, stages, suppress, tools
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
@@ -16,6 +16,8 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *stages.CHECKS,
     *models.CHECKS,
     *egress.CHECKS,
+    *tools.CHECKS,
+    *schemas.CHECKS,
     *outputs.CHECKS,
     *secrets_.CHECKS,
 )
@@ -24,5 +26,5 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 def check(workflow: Workflow, document: Document, facts: Facts) -> list[Finding]:
     """Return every finding, in the order of the file."""
     subject = Subject(workflow, document, facts)
-    found = [finding for rule in CHECKS for finding in rule(subject)]
+    found = suppress.apply(subject, [finding for rule in CHECKS for finding in rule(subject)])
     return sorted(found, key=lambda f: (f.place.line, f.place.column, f.code, f.message))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
+from sandbox.workflow import EgressSpec
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z")
@@ -40,11 +41,43 @@ def _is_address(bare: str, labels: list[str]) -> bool:
     return True
 
 
+def _every_rule(subject: Subject) -> Iterator[tuple[EgressSpec, tuple[str | int, ...]]]:
+    for index, stage in enumerate(subject.workflow.stages):
+        yield from ((rule, ("stages", index, "egress", n)) for n, rule in enumerate(stage.egress))
+    for name, tool in subject.workflow.tools.items():
+        yield from ((rule, ("tools", name, "egress", n)) for n, rule in enumerate(tool.egress))
+
+
+def public_suffixes(subject: Subject) -> Iterator[Finding]:
+    """C019: a pattern below a public suffix admits whoever registers a name there."""
+    wide = [(rule, where) for rule, where in _every_rule(subject) if rule.host.startswith("*.")]
+    if not wide:
+        return
+    from publicsuffixlist import PublicSuffixList  # 40 ms, and few workflows have a pattern
+
+    suffixes = PublicSuffixList()
+    for rule, where in wide:
+        bare = rule.host.removeprefix("*.")
+        if suffixes.publicsuffix(bare) == bare and "." in bare:
+            message = f'"{bare}" is a public suffix: anybody can register a name below it'
+            yield subject.finding("CSM-C019", message, *where, "host", hint="name the host")
+
+
+def ecosystems(subject: Subject) -> Iterator[Finding]:
+    """C035: an ecosystem of which this host knows no host."""
+    for rule, where in _every_rule(subject):
+        if rule.ecosystem and not subject.facts.ecosystems.get(rule.ecosystem):
+            message = f"this host has no configuration for {rule.ecosystem}, so there is no host to allow"
+            yield subject.finding("CSM-C035", message, *where, "ecosystem", hint="configure it, or name hosts")
+        elif rule.ecosystem and (rule.methods or rule.scheme != "https" or rule.port):
+            message = "an ecosystem stands for its hosts over TLS; it takes no scheme, port or methods"
+            yield subject.finding("CSM-C007", message, *where)
+
+
 def rules(subject: Subject) -> Iterator[Finding]:
     """C007, C019, C020: hosts; C007: methods where they cannot be seen."""
-    for index, stage in enumerate(subject.workflow.stages):
-        for position, rule in enumerate(stage.egress):
-            where = ("stages", index, "egress", position)
+    for rule, where in _every_rule(subject):
+        if not rule.ecosystem:
             if problem := host_problem(rule.host):
                 hint = "name the host, or *.example.com for one label below it"
                 yield subject.finding(problem[0], problem[1], *where, "host", hint=hint)
@@ -55,4 +88,4 @@ def rules(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-CHECKS = (rules,)
+CHECKS = (rules, public_suffixes, ecosystems)

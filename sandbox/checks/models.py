@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from urllib.parse import urlsplit
 
 from sandbox.checks.egress import host_problem
@@ -82,4 +83,28 @@ def used(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-CHECKS = (known, priced, output_ceiling, addressed, used)
+def detours(subject: Subject) -> Iterator[Finding]:
+    """C043: fallbacks and routes to what is not declared, or round in a circle."""
+    models = subject.workflow.models
+    for alias, model in models.items():
+        for position, other in enumerate(model.fallback):
+            if other not in models or other == alias:
+                message = f'fallback to "{other}", which is {"itself" if other == alias else "not declared"}'
+                hint = did_you_mean(other, models.keys() - {alias})
+                yield subject.finding("CSM-C043", message, "models", alias, "fallback", position, hint=hint)
+        for kind, route in model.route.items():
+            if route.use not in models or route.use == alias:
+                message = f'route to "{route.use}", which is {"itself" if route.use == alias else "not declared"}'
+                yield subject.finding("CSM-C043", message, "models", alias, "route", kind, "use")
+    graph = {a: [*m.fallback, *(r.use for r in m.route.values())] for a, m in models.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        if len(set(circle)) > 1:
+            yield subject.finding(
+                "CSM-C043", f"detours in a circle: {' → '.join(circle)}", "models", circle[0], key=True
+            )
+
+
+CHECKS = (known, priced, output_ceiling, addressed, used, detours)

@@ -1,4 +1,4 @@
-"""Outputs: a schema that means something, bounds on fields that exist, a place inside the project."""
+"""Outputs: sinks that know where they write, bounds on fields that exist, a place inside the project."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+import msgspec
 
 from policies.events import clean
 from policies.writes import RESERVED_TOOLS
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, did_you_mean
+from sandbox.findings import Finding, Severity, did_you_mean
+from sandbox.workflow import OverSpec
 
 
 def names(subject: Subject) -> Iterator[Finding]:
@@ -22,45 +22,45 @@ def names(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C028", f'"{name}" is a tool of every write server', "outputs", name, key=True)
 
 
-def schemas(subject: Subject) -> Iterator[Finding]:
-    """C016, C017, C018: schemas that are missing, invalid, open, or that reach out."""
+SETTINGS = {
+    "dataset": ("path",),
+    "file": ("path",),
+    "git": ("repository", "branch"),
+    "sql": ("url", "table"),
+    "mlflow": ("url", "registered_model"),
+    "http": ("url",),
+    "mcp": ("server", "tool"),
+}
+"""What each kind of sink needs to know."""
+
+_OPTIONAL = {"secret", "mode", "base"}
+
+
+def sinks(subject: Subject) -> Iterator[Finding]:
+    """C039, C049: settings that a sink needs, or does not take."""
     for name, output in subject.workflow.outputs.items():
-        where = ("outputs", name, "schema")
-        if problem := subject.facts.problems.get(output.schema):
-            yield subject.finding("CSM-C016", problem.message, *where, hint=problem.hint)
-            continue
-        schema = subject.facts.schemas.get(name)
-        if not isinstance(schema, dict) or schema.get("type") != "object" or not schema.get("properties"):
-            message = "the schema must be an object with `type: object` and properties"
-            yield subject.finding("CSM-C017", message, *where)
-            continue
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            yield subject.finding("CSM-C017", f"not a JSON Schema: {clean(error.message, 200)}", *where)
-        if schema.get("additionalProperties") is not False:
-            hint = 'add "additionalProperties": false, so that nothing unexpected is carried out'
-            yield subject.finding("CSM-C017", "the schema allows unknown fields", *where, hint=hint)
-        for reference in _references(schema):
-            if not reference.startswith("#"):
-                message = f'"$ref": "{clean(reference, 100)}" leads out of the file'
-                yield subject.finding("CSM-C018", message, *where, hint="copy the definition into $defs")
+        sink = output.sink
+        given = {key for key, value in msgspec.structs.asdict(sink).items() if value and key != "kind"}
+        for wanted in SETTINGS[sink.kind]:
+            if wanted not in given:
+                yield subject.finding("CSM-C049", f'sink {sink.kind} needs "{wanted}"', "outputs", name, "sink")
+        for extra in sorted(given - _OPTIONAL - set(SETTINGS[sink.kind])):
+            yield subject.finding("CSM-C049", f'sink {sink.kind} takes no "{extra}"', "outputs", name, "sink", extra)
+        if sink.kind == "dataset" and sink.path and PurePosixPath(sink.path).suffix not in (".jsonl", ".parquet"):
+            message = "a data set is JSON lines or Parquet: end it in .jsonl or .parquet"
+            yield subject.finding("CSM-C049", message, "outputs", name, "sink", "path")
+        if sink.kind == "mcp" and sink.server and sink.server not in subject.workflow.tools:
+            hint = did_you_mean(sink.server, subject.workflow.tools)
+            message = f'undeclared tool "{sink.server}"'
+            yield subject.finding("CSM-C039", message, "outputs", name, "sink", "server", hint=hint)
 
 
-def _references(schema: object) -> Iterator[str]:
-    stack = [schema]
-    while stack:
-        match stack.pop():
-            case dict() as mapping:
-                for key in ("$ref", "$dynamicRef", "$schema", "$id"):
-                    value = mapping.get(key)
-                    if isinstance(value, str) and key in ("$ref", "$dynamicRef"):
-                        yield value
-                stack.extend(mapping.values())
-            case list() as items:
-                stack.extend(items)
-            case _:
-                pass
+def approvals(subject: Subject) -> Iterator[Finding]:
+    """C047: an approval that is never asked for (a warning)."""
+    for name, output in subject.workflow.outputs.items():
+        if isinstance(output.approval, OverSpec) and output.approval.over >= output.quota.per_run:
+            message = f"more than {output.approval.over} rows never come: the quota is {output.quota.per_run}"
+            yield subject.finding("CSM-C047", message, "outputs", name, "approval", severity=Severity.WARNING)
 
 
 def fields(subject: Subject) -> Iterator[Finding]:
@@ -76,6 +76,9 @@ def fields(subject: Subject) -> Iterator[Finding]:
                 message = f'"{field}" is not a numeric field of the schema'
                 hint = did_you_mean(field, properties)
                 yield subject.finding("CSM-C029", message, "outputs", name, "bounds", field, key=True, hint=hint)
+            if bound.history is not None and bound.history not in subject.workflow.outputs:
+                message = f'history of the undeclared output "{bound.history}"'
+                yield subject.finding("CSM-C029", message, "outputs", name, "bounds", field, "history")
             if bound.min is not None and bound.max is not None and bound.min > bound.max:
                 yield subject.finding("CSM-C007", "min is above max", "outputs", name, "bounds", field)
         for position, field in enumerate(output.unique):
@@ -89,6 +92,8 @@ def paths(subject: Subject) -> Iterator[Finding]:
     """C021, C033: sinks inside the project, one output a path."""
     seen: set[str] = set()
     for name, output in subject.workflow.outputs.items():
+        if not output.sink.path:
+            continue
         pure = PurePosixPath(output.sink.path)
         where = ("outputs", name, "sink", "path")
         if (
@@ -119,4 +124,4 @@ def proposed(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("CSM-C031", f'no stage proposes "{name}"', "outputs", name, key=True)
 
 
-CHECKS = (names, schemas, fields, paths, proposed)
+CHECKS = (names, fields, sinks, approvals, paths, proposed)

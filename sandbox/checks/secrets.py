@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from policies.secret_rules import find_secrets
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Path, did_you_mean
+from sandbox.workflow import Workflow, sink_destination
 
 _TELLING = re.compile(r"(KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL)", re.IGNORECASE)
 
@@ -29,30 +30,36 @@ def declared(subject: Subject) -> Iterator[Finding]:
     """C009, C010: secrets that are used but not declared, or declared but not used."""
     workflow = subject.workflow
     used: set[str] = set()
-    for alias, model in workflow.models.items():
-        if model.secret is None:
-            continue
-        used.add(model.secret)
-        if model.secret not in workflow.secrets:
-            hint = did_you_mean(model.secret, workflow.secrets)
-            yield subject.finding(
-                "CSM-C009", f'undeclared secret "{model.secret}"', "models", alias, "secret", hint=hint
-            )
+    for secret, where, _ in _uses(workflow):
+        used.add(secret)
+        if secret not in workflow.secrets:
+            hint = did_you_mean(secret, workflow.secrets)
+            yield subject.finding("CSM-C009", f'undeclared secret "{secret}"', *where, hint=hint)
     for name in workflow.secrets.keys() - used:
         hint = "remove it: a run asks the host for every declared secret"
         yield subject.finding("CSM-C010", f'secret "{name}" is used by nothing', "secrets", name, key=True, hint=hint)
 
 
 def one_destination(subject: Subject) -> Iterator[Finding]:
-    """C009: one secret for two providers would let one of them see the other's key."""
-    hosts: dict[str, str] = {}
-    for alias, model in subject.workflow.models.items():
-        if model.secret is None:
-            continue
-        host = model.base_url or model.provider
-        if hosts.setdefault(model.secret, host) != host:
-            message = f'secret "{model.secret}" would go to two destinations'
-            yield subject.finding("CSM-C009", message, "models", alias, "secret", hint="declare one secret for each")
+    """C009: one secret for two destinations would let one of them act as the other's client."""
+    seen: dict[str, tuple[str, str]] = {}
+    for secret, where, destination in _uses(subject.workflow):
+        if seen.setdefault(secret, destination) != destination:
+            message = f'secret "{secret}" would go to two destinations'
+            yield subject.finding("CSM-C009", message, *where, hint="declare one secret for each")
+
+
+def _uses(workflow: Workflow) -> Iterator[tuple[str, tuple[str, ...], tuple[str, str]]]:
+    """Yield each use of a secret: its name, where it stands, and who would hold it for which destination."""
+    for alias, model in workflow.models.items():
+        if model.secret is not None:
+            yield model.secret, ("models", alias, "secret"), ("llm", model.base_url or model.provider)
+    for name, tool in workflow.tools.items():
+        if tool.secret is not None:
+            yield tool.secret, ("tools", name, "secret"), ("gateway", tool.url or name)
+    for name, output in workflow.outputs.items():
+        if output.sink.secret is not None:
+            yield output.sink.secret, ("outputs", name, "sink", "secret"), ("customs", sink_destination(output))
 
 
 def _strings(value: object, path: Path) -> Iterator[tuple[Path, str]]:

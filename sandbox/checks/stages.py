@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, did_you_mean
+from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.topology import agent_env
 
 # fmt: off
@@ -108,4 +108,81 @@ def images(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C024", f'unknown image "{stage.image}"', "stages", index, "image", hint=hint)
 
 
-CHECKS = (duplicate_names, needs, inputs, environment, limits, images)
+def hidden(subject: Subject) -> Iterator[Finding]:
+    """C034: a prompt with characters that its reader does not see."""
+    for name, item in subject.workflow.inputs.items():
+        fact = subject.facts.files.get(item.path)
+        if fact and fact.hidden:
+            line, column, character = fact.hidden
+            message = f"{item.path}:{line}:{column} has the hidden character {character}"
+            yield subject.finding("CSM-C034", message, "inputs", name, "path", hint="a reader would not see it")
+
+
+def idle(subject: Subject) -> Iterator[Finding]:
+    """C042: a stage that proposes nothing and that no other needs, beside stages that do (a warning)."""
+    stages = subject.workflow.stages
+    needed = {need for stage in stages for need in stage.needs}
+    if any(stage.outputs for stage in stages):
+        for index, stage in enumerate(stages):
+            if not stage.outputs and stage.name not in needed:
+                message = f'"{stage.name}" proposes nothing, and no stage needs it'
+                yield subject.finding("CSM-C042", message, "stages", index, "name", severity=Severity.WARNING)
+
+
+def shards(subject: Subject) -> Iterator[Finding]:
+    """C048: shards over an input that is not declared, or has no lines."""
+    inputs_ = subject.workflow.inputs
+    for index, stage in enumerate(subject.workflow.stages):
+        if stage.shards is None:
+            continue
+        over = stage.shards.over
+        if over not in inputs_:
+            message = f'shards over the undeclared input "{over}"'
+            hint = did_you_mean(over, inputs_)
+            yield subject.finding("CSM-C048", message, "stages", index, "shards", "over", hint=hint)
+        elif not inputs_[over].path.endswith((".jsonl", ".txt", ".csv")):
+            message = f'"{inputs_[over].path}" is not a file of lines'
+            yield subject.finding("CSM-C048", message, "stages", index, "shards", "over", hint="shard over JSON lines")
+
+
+def profiles(subject: Subject) -> Iterator[Finding]:
+    """C038: what a profile forbids. `explore` reads an untrusted repository; `ci-fork` has no secret at all."""
+    workflow = subject.workflow
+    for index, stage in enumerate(workflow.stages):
+        match stage.profile:
+            case "explore":
+                if stage.egress:
+                    yield subject.finding("CSM-C038", "explore has no egress", "stages", index, "egress")
+                if len(stage.outputs) > 1:
+                    message = "explore writes nothing but one report"
+                    yield subject.finding("CSM-C038", message, "stages", index, "outputs")
+                for position, name in enumerate(stage.outputs):
+                    output = workflow.outputs.get(name)
+                    if output and output.sink.kind not in ("file", "dataset"):
+                        message = f"a report is a file, not {output.sink.kind}"
+                        yield subject.finding("CSM-C038", message, "stages", index, "outputs", position)
+            case "ci-fork":
+                yield from _without_secrets(subject, index)
+            case _:
+                pass
+
+
+def _without_secrets(subject: Subject, index: int) -> Iterator[Finding]:
+    workflow, stage = subject.workflow, subject.workflow.stages[index]
+    for position, alias in enumerate(stage.models):
+        if alias in workflow.models and workflow.models[alias].secret:
+            message = f'model "{alias}" has a secret'
+            yield subject.finding("CSM-C038", message, "stages", index, "models", position)
+    for name in stage.tools:
+        if name in workflow.tools and workflow.tools[name].secret:
+            yield subject.finding("CSM-C038", f'tool "{name}" has a secret', "stages", index, "tools", name, key=True)
+    for position, name in enumerate(stage.outputs):
+        output = workflow.outputs.get(name)
+        if output and output.sink.secret:
+            yield subject.finding("CSM-C038", f'output "{name}" has a secret', "stages", index, "outputs", position)
+        if output and output.approval != "never":
+            message = f'output "{name}" waits for an approval that nobody gives to a fork'
+            yield subject.finding("CSM-C047", message, "stages", index, "outputs", position)
+
+
+CHECKS = (duplicate_names, needs, inputs, environment, limits, images, hidden, idle, shards, profiles)

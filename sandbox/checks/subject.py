@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandbox.findings import Finding, Path
+from sandbox.findings import Finding, Path, Severity
 from sandbox.resolve import Facts
 from sandbox.source import Document
 from sandbox.workflow import Workflow
@@ -18,8 +18,16 @@ class Subject:
     document: Document
     facts: Facts
 
-    def finding(self, code: str, message: str, *path: str | int, hint: str | None = None, key: bool = False) -> Finding:
+    def finding(
+        self,
+        code: str,
+        message: str,
+        *path: str | int,
+        hint: str | None = None,
+        key: bool = False,
+        severity: Severity = Severity.ERROR,
+    ) -> Finding:
         """Make a finding at the value, or with `key` at the key, that `path` leads to."""
         where: Path = tuple(path)
         place = self.document.key(where) if key else self.document.place(where)
-        return Finding(code=code, message=message, place=place, path=where, hint=hint)
+        return Finding(code=code, message=message, place=place, path=where, hint=hint, severity=severity)

@@ -1,0 +1,55 @@
+"""Tools: MCP servers that are declared, reachable in one way, and given to stages by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from sandbox.checks.egress import host_problem
+from sandbox.checks.subject import Subject
+from sandbox.findings import Finding, did_you_mean
+
+
+def declared(subject: Subject) -> Iterator[Finding]:
+    """C039: a server is a container or a URL, and its transport the one that this has."""
+    for name, tool in subject.workflow.tools.items():
+        if (tool.image is None) == (tool.url is None):
+            message = f'"{name}" needs an image or a url, and not both'
+            yield subject.finding("CSM-C039", message, "tools", name, key=True)
+            continue
+        wanted = "stdio" if tool.image else "http"
+        if tool.transport not in (None, wanted):
+            message = f'"{name}" speaks {wanted}, not {tool.transport}'
+            yield subject.finding("CSM-C039", message, "tools", name, "transport")
+        if tool.url is not None:
+            yield from _url(subject, tool.url, name)
+
+
+def _url(subject: Subject, text: str, name: str) -> Iterator[Finding]:
+    try:
+        url = urlsplit(text)
+        plain = (
+            url.scheme == "https" and url.hostname and not (url.username or url.password or url.query or url.fragment)
+        )
+        valid = bool(plain) and (url.port or 443) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        message = "a url reads https://host[:port]/path, without user, query or fragment"
+        yield subject.finding("CSM-C039", message, "tools", name, "url")
+    elif problem := host_problem(urlsplit(text).hostname or "", wildcard=False):
+        yield subject.finding(problem[0], problem[1], "tools", name, "url")
+
+
+def used(subject: Subject) -> Iterator[Finding]:
+    """C039: a stage asks for a server that is not declared."""
+    tools = subject.workflow.tools
+    for index, stage in enumerate(subject.workflow.stages):
+        for name in stage.tools:
+            if name not in tools:
+                where = ("stages", index, "tools", name)
+                hint = did_you_mean(name, tools)
+                yield subject.finding("CSM-C039", f'undeclared tool "{name}"', *where, key=True, hint=hint)
+
+
+CHECKS = (declared, used)

@@ -1,0 +1,126 @@
+"""What a plan allows, as a set of plain statements, and how two plans differ.
+
+Every permission is one statement with a number or a word; more statements, or a larger number, is wider. So "widened"
+is a comparison of two dictionaries, and nothing has to understand what a permission means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policies.canonical import digest_of
+from policies.plan import EgressRule, Output, Plan, Stage
+
+Permissions = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Statements that were added or grew, and statements that were removed or shrank."""
+
+    widened: tuple[str, ...]
+    narrowed: tuple[str, ...]
+
+
+def permissions(plan: Plan) -> Permissions:
+    """Return everything that a plan allows. A statement's number is its size; restrictions count as negative sizes."""
+    found: Permissions = {}
+    budget = plan.budget
+    for name in ("usd_nanos", "tokens", "calls", "wall_s"):
+        found[f"run may use {name}"] = getattr(budget, name)
+    for secret in plan.secrets:
+        found[f"{secret.holder} holds {secret.name} ({secret.origin} {secret.key}) for {secret.destination}"] = 1
+    for model in plan.models:
+        where = model.local or f"{model.host}:{model.port}{model.base_path}"
+        found[f"{model.alias} is {model.provider} {model.model} at {where}"] = 1
+        found[f"{model.alias} may answer tokens"] = model.max_output_tokens
+        for other in (*model.fallback, *(f"{r.kind} {r.use}" for r in model.routes)):
+            found[f"{model.alias} may become {other}"] = 1
+    for tool in plan.tools:
+        found[f"tool {tool.name} is {tool.image or tool.url}"] = 1
+        found |= {f"tool {tool.name} reaches {rule}": 1 for rule in _rules(tool.egress)}
+    for stage in plan.stages:
+        found |= dict(_stage(stage))
+    for output in plan.outputs:
+        found |= dict(_output(output))
+    if plan.student is not None:
+        found[f"student {plan.student.model} may be exposed: {plan.student.verdict}"] = 1
+        found |= {f"exception {digest}": 1 for digest in plan.student.exceptions}
+    return found
+
+
+def _rules(rules: list[EgressRule]) -> Iterator[str]:
+    for rule in rules:
+        for method in rule.methods or ["any method"]:
+            yield f"{rule.scheme}://{rule.host}:{rule.port} by {method}"
+
+
+def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
+    name = f"stage {stage.name}"
+    yield f"{name} runs {stage.image} {' '.join(stage.run)}", 1
+    for key, value in stage.env.items():
+        yield f"{name} has {key}={value}", 1
+    for kind, items in (("reads", stage.inputs), ("reads artifacts of", stage.needs), ("asks", stage.models)):
+        for item in items:
+            yield f"{name} {kind} {item}", 1
+    for server, tools in stage.tools.items():
+        for tool in tools:
+            yield f"{name} calls {server}.{tool}", 1
+    for rule in _rules(stage.egress):
+        yield f"{name} reaches {rule}", 1
+    for output in stage.outputs:
+        yield f"{name} proposes {output}", 1
+    limits = stage.limits
+    for limit in ("cpu_millis", "memory", "pids", "disk", "wall_s", "calls", "tokens", "usd_nanos"):
+        yield f"{name} may use {limit}", getattr(limits, limit)
+    if stage.retry:
+        yield f"{name} may run again", stage.retry.attempts
+    if stage.shards:
+        yield f"{name} may run at once", stage.shards.parallel
+    if stage.profile != "default":
+        yield f"{name} is under profile {stage.profile}", -1
+
+
+def _output(output: Output) -> Iterator[tuple[str, int]]:
+    name = f"output {output.name}"
+    settings = " ".join(f"{key}={value}" for key, value in sorted(output.target.items()))
+    yield f"{name} goes to {output.sink} {output.path} {settings}".rstrip(), 1
+    yield f"{name} may have rows", output.per_run
+    yield f"{name} may have bytes", output.max_bytes
+    for field in output.schema.get("properties", {}):
+        yield f"{name} has the field {field}", 1
+    # whether another schema admits more cannot be told, so it counts as wider
+    yield f"{name} has the schema {digest_of(output.schema)[7:19]}", 1
+    # what follows restricts: a statement that is gone, or a smaller number, is wider
+    for kind in output.scan:
+        yield f"{name} is scanned for {kind}", -1
+    for field in output.unique:
+        yield f"{name} is unique by {field}", -1
+    for field, bound in output.bounds.items():
+        yield f"{name} bounds {field} by {bound.min}..{bound.max} sigma {bound.sigma} of {bound.history}", -1
+    if output.approval != "never":
+        yield f"{name} waits for approval ({output.approval})", -1
+    if output.approve_over is not None:
+        yield f"{name} waits for approval when it is large", -1
+        yield f"{name} waits for approval above rows", output.approve_over
+    if output.atomic == "batch":
+        yield f"{name} is all or nothing", -1
+    for quota in ("per_day", "per_minute"):
+        value = getattr(output, quota)
+        yield f"{name} may have rows {quota}", 10**15 if value is None else value
+
+
+def difference(old: Permissions, new: Permissions) -> Difference:
+    """Compare what two plans allow."""
+    widened: list[str] = []
+    narrowed: list[str] = []
+    for statement in sorted(old.keys() | new.keys()):
+        before, after = old.get(statement, 0), new.get(statement, 0)
+        if before == after:
+            continue
+        change = f"{statement}: {before:,} → {after:,}" if abs(before) > 1 or abs(after) > 1 else statement
+        if after < 0 or before < 0:
+            change = f"no longer: {statement}" if after > before else f"now: {statement}"
+        (widened if after > before else narrowed).append(change)
+    return Difference(tuple(widened), tuple(narrowed))

@@ -1,0 +1,56 @@
+"""What a plan asks for that this version cannot enforce. Such a plan compiles and can be explained; it is not run.
+
+A field that is accepted and then ignored would be a permission nobody gave or a check nobody made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.errors import CasemateError
+from policies.plan import Output, Plan, Stage
+from policies.vocabulary import ExitCode
+
+PROVIDERS = {"local", "openai", "openai-compatible"}
+
+
+def unenforced(plan: Plan) -> list[str]:
+    """Return, in words, everything that would be ignored; empty when the plan can be run."""
+    found = [f"model {m.alias}: provider {m.provider}" for m in plan.models if m.provider not in PROVIDERS]
+    found += [f"model {m.alias}: fallback" for m in plan.models if m.fallback]
+    found += [f"model {m.alias}: route" for m in plan.models if m.routes]
+    found += [f"tool {tool.name}" for tool in plan.tools]
+    for stage in plan.stages:
+        found += _stage(stage)
+    for output in plan.outputs:
+        found += _output(output)
+    return found
+
+
+def refuse_unenforced(plan: Plan) -> None:
+    """Raise CSM-R021 when anything that `plan` asks for would be ignored."""
+    found = unenforced(plan)
+    if found:
+        hint = "it can be checked, compiled and explained; leave these out to run it"
+        raise CasemateError("CSM-R021", "; ".join(found[:10]), hint=hint, exit_code=ExitCode.REFUSED)
+
+
+def _stage(stage: Stage) -> Iterator[str]:
+    for name, asked in (("shards", stage.shards), ("retry", stage.retry), ("locks", stage.locks)):
+        if asked:
+            yield f"stage {stage.name}: {name}"
+
+
+def _output(output: Output) -> Iterator[str]:
+    if output.sink != "dataset":
+        yield f"output {output.name}: sink {output.sink}"
+    for kind in output.scan:
+        if kind != "secrets":
+            yield f"output {output.name}: scan {kind}"
+    for name, asked in (("per_day", output.per_day), ("per_minute", output.per_minute)):
+        if asked is not None:
+            yield f"output {output.name}: quota {name}"
+    if any(bound.sigma is not None or bound.history is not None for bound in output.bounds.values()):
+        yield f"output {output.name}: bounds against history"
+    if output.approval != "never" or output.approve_over is not None:
+        yield f"output {output.name}: approval"
