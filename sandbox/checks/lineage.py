@@ -1,0 +1,84 @@
+"""Lineage: a student may not learn from its own initial checkpoint, nor from what is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.events import clean
+from sandbox.checks.subject import Subject
+from sandbox.findings import Finding, Path
+from sandbox.lineage.case import case_of
+from sandbox.lineage.gate import Exposure, LineageVerdict, judge, tell
+from sandbox.lineage.grants import Refusal, examine
+from sandbox.lineage.types import Case, LineageFacts, NodeKind
+from sandbox.registry import registry
+from sandbox.workflow import Workflow
+
+_HINTS = {
+    "CSM-L001": "take a teacher of another root; filtering the data does not help",
+    "CSM-L002": "name a model of the registry, or data with a verified record",
+    "CSM-L004": "name a dated snapshot",
+}
+
+
+def exposure(subject: Subject) -> Iterator[Finding]:
+    """L001 to L010: the student, what it is exposed to, and the exceptions."""
+    spec = subject.workflow.lineage
+    if spec is None:
+        return
+    # without a look at past runs there is no record: every listed data set is then unknown
+    facts = subject.facts.lineage or LineageFacts()
+    digests = {path: fact.digest for path, fact in subject.facts.files.items()}
+    case = case_of(subject.workflow, digests, facts.records)
+    whole = judge(case, registry())
+    granted: set[str] = set()
+    for index, path in enumerate(spec.exceptions):
+        document = facts.exceptions.get(path)
+        if not isinstance(document, bytes):
+            message = f'exception "{clean(path, 100)}" cannot be read'
+            yield subject.finding("CSM-L007", message, "lineage", "exceptions", index)
+            continue
+        reached = {e.node.key for e in whole.exposures if e.node.kind is NodeKind.DATASET}
+        result = examine(
+            document, facts.approvers, student=case.student.model, datasets=reached, today=subject.facts.today
+        )
+        if isinstance(result, Refusal):
+            yield subject.finding(result.code, result.message, "lineage", "exceptions", index)
+        else:
+            granted.add(result.dataset)
+    yield from _refused(subject, case, judge(case, registry(), without=frozenset(granted)) if granted else whole)
+
+
+def _refused(subject: Subject, case: Case, verdict: LineageVerdict) -> Iterator[Finding]:
+    student = ("lineage", "student")
+    if problem := verdict.problem:
+        yield subject.finding(problem.code, problem.message, *student, hint=problem.hint)
+        return  # without its roots every teacher is a stranger
+    if verdict.forged:
+        circle = " ← ".join(map(str, verdict.forged))
+        yield subject.finding("CSM-L005", f"data sets derive from each other in a circle: {circle}", *student)
+    for item in verdict.refusals():
+        generation = f" (generation {verdict.generation})" if verdict.flywheels else ""
+        message = f"{item.node} {item.reason}: {tell(item.path)}{generation}"
+        code = item.code()
+        yield subject.finding(code, clean(message, 2000), *_where(subject.workflow, case, item), hint=_HINTS[code])
+
+
+def _where(workflow: Workflow, case: Case, item: Exposure) -> Path:
+    """Return the place in the workflow through which an exposure comes in: a model, an input, or a data set."""
+    nodes = [edge.target for edge in item.path]
+    for alias, model in sorted(workflow.models.items()):
+        entry = registry().resolve(model.model)
+        if len(nodes) > 2 and nodes[2].kind is NodeKind.MODEL and nodes[2].key in (model.model, entry and entry.id):
+            return ("models", alias, "model")
+    keys = {node.key for node in nodes}
+    for name, spec in sorted(workflow.inputs.items()):
+        if any(i.path == spec.path and (i.digest or f"unread {i.path}") in keys for i in case.inputs):
+            return ("inputs", name, "path")
+    for index, dataset in enumerate(case.datasets):
+        if (dataset.digest or f"unread {dataset.path}") in keys:
+            return ("lineage", "datasets", index)
+    return ("lineage", "student")
+
+
+CHECKS = (exposure,)
