@@ -127,7 +127,7 @@ def read_record(folder: Path) -> Record:
     return Record(
         run=folder.name,
         plan=events[0].plan if events else "",
-        student=_view(folder)[1],
+        student=_id(plan.student.model) if plan.student else None,
         uses=_uses(plan, events),
         inputs=tuple(Dataset(path=item.path, digest=item.digest) for item in plan.inputs),
         outputs=_applied(events),
