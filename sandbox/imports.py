@@ -60,7 +60,7 @@ class _Merger:
         """Work the imports of `importer` into `data`. Findings stand at the top-level import that led there."""
         for index, entry in enumerate(importer.data.get("imports") or []):
             place: Path = (*where, index) if not chain else where
-            if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("path", "digest")):
                 continue  # the schema says what is wrong with it
             path = entry["path"]
             if path in chain or len(chain) >= MAX_DEPTH:

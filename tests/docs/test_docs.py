@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
-import typer
 
 from policies.errors import CODES
 from policies.vocabulary import ExitCode
-from sandbox.cli import app
+from sandbox.cli import host, plans, runs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -64,13 +64,12 @@ def test_every_file_that_a_document_names_exists() -> None:
 
 def verbs() -> dict[str, str]:
     """Return the help's first sentence of each verb."""
-    group = typer.main.get_command(app)
     found: dict[str, str] = {}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        if hasattr(command, "commands"):
-            found |= {f"{name} {inner}": c.help for inner, c in command.commands.items()}
+    for command in (*plans.COMMANDS, *runs.COMMANDS, *host.COMMANDS):
+        if isinstance(command, click.Group):
+            found |= {f"{command.name} {name}": inner.help or "" for name, inner in command.commands.items()}
         else:
-            found[name] = command.help
+            found[str(command.name)] = command.help or ""
     return {name: text.split(". ")[0].rstrip(".") + "." for name, text in found.items()}
 
 

@@ -129,6 +129,49 @@ CASES: list[tuple[str, str, str, str]] = [
     ("schema: rows.json", "schema: list.json", "CSM-C017", "list.json"),
     ("schema: rows.json", "schema: wrong.json", "CSM-C017", "wrong.json"),
     ("schema: rows.json", "schema: remote.json", "CSM-C018", "remote.json"),
+    # the rest of the language
+    ("outputs: [rows]", "outputs: [rows]\n    profile: guest", "CSM-C007", "guest"),
+    ("    models: [teacher, judge]", "    profile: explore", "CSM-C038", "- {host: data"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    models: [judge]\n    profile: ci-fork", "CSM-C038", "judge]\n    profile"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    tools: {repo: [read]}", "CSM-C039", "repo: [read]"),
+    ("inputs:\n", "tools: {repo: {}}\ninputs:\n", "CSM-C039", "repo: {}"),
+    ("inputs:\n", "tools: {repo: {image: a, url: 'https://b.example.com'}}\ninputs:\n", "CSM-C039", "repo: {image"),
+    ("inputs:\n", "tools: {repo: {url: 'http://b.example.com'}}\ninputs:\n", "CSM-C039", "'http://b"),
+    ("inputs:\n", "tools: {repo: {url: 'https://10.1.2.3/'}}\ninputs:\n", "CSM-C020", "'https://10"),
+    ("inputs:\n", "tools: {repo: {image: a, transport: http}}\ninputs:\n", "CSM-C039", "http}"),
+    ("inputs:\n", "tools: {repo: {image: a, secret: absent}}\ninputs:\n", "CSM-C009", "absent}"),
+    ("inputs:\n", "tools: {repo: {image: a, secret: openai_key}}\ninputs:\n", "CSM-C009", "openai_key}"),
+    ("inputs:\n", "tools: {repo: {image: a, args: [--privileged]}}\ninputs:\n", "CSM-C005", "args:"),
+    ("    secret: openai_key\n", "    secret: openai_key\n    fallback: [absent]\n", "CSM-C043", "absent]"),
+    ("    secret: openai_key\n", "    secret: openai_key\n    fallback: [judge]\n", "CSM-C043", "judge]"),
+    ("    secret: openai_key\n", "    secret: openai_key\n    route: {small: {below: 9, use: absent}}\n", "CSM-C043", "absent}"),
+    ("    secret: openai_key\n", "    secret: openai_key\n    route: {cheap: {below: 9, use: teacher}}\n", "CSM-C005", "cheap"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    shards: {over: absent, size: 5}", "CSM-C048", "absent,"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    shards: {over: seeds, size: 0}", "CSM-C007", "0}\n"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    retry: {attempts: 99}", "CSM-C007", "99}"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    retry: {attempts: 2, on: [denied]}", "CSM-C007", "denied"),
+    ("{host: data.example.com}", "{ecosystem: cargo}", "CSM-C007", "cargo"),
+    ("{host: data.example.com}", "{ecosystem: pip, host: data.example.com}", "CSM-C006", "{ecosystem"),
+    ("{host: data.example.com}", "{ecosystem: git-remote}", "CSM-C035", "git-remote"),
+    ("{host: data.example.com}", "{port: 443}", "CSM-C006", "{port"),
+    ("host: data.example.com", "host: '*.co.uk'", "CSM-C019", "'*.co.uk'"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: git, repository: r}", "CSM-C049", "{kind: git"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: http, url: u, table: t}", "CSM-C049", "t}"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: mcp, server: absent, tool: t}", "CSM-C039", "absent"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: {over: 10}", "CSM-C047", "{over"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: sometimes", "CSM-C007", "sometimes"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    scan: [viruses]", "CSM-C007", "viruses"),
+    ("score: {min: 0, max: 1}", "score: {sigma: 5, history: absent}", "CSM-C029", "absent"),
+    ("schema: rows.json", "schema: backtrack.json", "CSM-C045", "backtrack.json"),
+    ("schema: rows.json", "schema: bomb.json", "CSM-C046", "bomb.json"),
+    ("schema: rows.json", "schema: never.json", "CSM-C050", "never.json"),
+    ("path: seeds.jsonl", "path: prompt.md", "CSM-C034", "prompt.md"),
+    ("    outputs: [rows]", "    outputs: [rows]\n  - {name: idle, image: a, run: [b]}", "CSM-C042", "idle"),
+    ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0/name, reason: it is over, until: 2020-01-01}]\nname: example", "CSM-C044", "2020-01-01"),
+    ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0/name, reason: no such thing, until: 2099-01-01}]\nname: example", "CSM-C044", "{rule"),
+    ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0, until: 2099-01-01}]\nname: example", "CSM-C006", "{rule"),
+    ("name: example", "imports: [{path: absent.yaml, digest: 'sha256:" + "0" * 64 + "'}]\nname: example", "CSM-C036", "{path"),
+    ("name: example", "imports: [{path: absent.yaml}]\nname: example", "CSM-C006", "{path"),
     ("bounds: {score:", "bounds: {scroe:", "CSM-C029", "scroe"),
     ("bounds: {score:", "bounds: {text:", "CSM-C029", "text: {min"),
     ("{min: 0, max: 1}", "{min: 2, max: 1}", "CSM-C007", "{min: 2"),
@@ -149,6 +192,14 @@ def prepare(folder: Path) -> None:
     (folder / "open.json").write_text(json.dumps({**closed, "additionalProperties": True}))
     (folder / "list.json").write_text('{"type": "array"}')
     (folder / "wrong.json").write_text(json.dumps({**closed, "required": "text"}))
+    (folder / "prompt.md").write_text("Read this.\u200bAnd that.")
+    (folder / "backtrack.json").write_text(json.dumps({**closed, "properties": {"text": {"pattern": "(?=a)b"}}}))
+    bomb: dict[str, object] = {"type": "string"}
+    for _ in range(30):
+        bomb = {"anyOf": [bomb]}
+    (folder / "bomb.json").write_text(json.dumps({**closed, "properties": {"text": bomb}}))
+    never = {"text": {"type": "string", "minLength": 5, "maxLength": 4}}
+    (folder / "never.json").write_text(json.dumps({**closed, "properties": never}))
     remote = {"text": {"$ref": "https://example.com/schema.json"}}
     (folder / "remote.json").write_text(json.dumps({**closed, "properties": remote}))
 

@@ -1,0 +1,152 @@
+"""Verbs that run a plan, and that look at what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from policies.vocabulary import EventName, ExitCode, Verdict
+from sandbox.cli.base import as_json_option, console, either_argument, fail, load, run_argument, say, say_json, store
+
+if TYPE_CHECKING:
+    from sandbox.store import Store
+
+
+@click.command()
+@either_argument
+@click.option("--dry-run", is_flag=True, help="Everything but applying.")
+@as_json_option
+def run(workflow: Path, dry_run: bool, as_json: bool) -> int:
+    """Run a workflow: sealed cells, watched doors, validated writes."""
+    from sandbox.enforce import refuse_unenforced
+    from sandbox.host import connect
+    from sandbox.lock import refuse_widened
+    from sandbox.report import Progress, summary, tables
+    from sandbox.runner import run_plan
+
+    plan, root = load(workflow)
+    refuse_unenforced(plan)
+    refuse_widened(plan, root)
+    progress = Progress(console(stderr=True), plan)
+    try:
+        result = run_plan(connect(), plan, root, store(root), progress, dry=dry_run)
+    finally:
+        progress.close()
+    if as_json:
+        say_json({"run": result.run, "outcome": result.outcome.value, **summary(result.tally, plan)})
+    else:
+        for table in tables(result.tally, plan):
+            console().print(table)
+        say(f"run {result.run}: {result.outcome.value}")
+    if result.error:
+        fail(result.error)
+    return result.exit_code
+
+
+@click.command()
+@as_json_option
+def runs(as_json: bool) -> int:
+    """List runs, newest first."""
+    rows = store().runs()
+    if as_json:
+        say_json(rows)
+        return ExitCode.DONE
+    for row in rows:
+        code = "" if row["exit_code"] is None else f" (exit {row['exit_code']})"
+        say(f"{row['run']}  {row['name']}  {row['outcome']}{code}")
+    return ExitCode.DONE
+
+
+@click.command()
+@run_argument
+@as_json_option
+def show(run: str, as_json: bool) -> int:
+    """Show one run: outcome, cost against ceiling, verdicts with reasons."""
+    from sandbox.log import read_events
+    from sandbox.report import describe, summary, tables
+    from sandbox.tally import Tally
+
+    home, run = _find(run)
+    plan, tally = home.plan(run), Tally()
+    rejected = []
+    for event in read_events(home.folder(run)):
+        tally.add(event)
+        if event.event is EventName.WRITE_JUDGED and event.verdict is Verdict.REJECT:
+            rejected.append(event)
+    row: dict[str, Any] = next(r for r in home.runs(limit=100_000) if r["run"] == run)
+    if as_json:
+        say_json({**row, "numbers": summary(tally, plan)})
+        return ExitCode.DONE
+    for table in tables(tally, plan):
+        console().print(table)
+    for event in rejected[:50]:
+        console().print("  " + describe(event))
+    say(f"run {run}: {row['outcome']}")
+    if row["summary"] and row["summary"]["error"]:
+        say(row["summary"]["error"])
+    return ExitCode.DONE
+
+
+@click.command()
+@run_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--stage", help="Only this stage.")
+@click.option("--denied", is_flag=True, help="Only what was denied or rejected.")
+@as_json_option
+def logs(run: str, follow: bool, stage: str | None, denied: bool, as_json: bool) -> int:
+    """Print the events of a run."""
+    from sandbox.log import read_events
+    from sandbox.report import describe
+    from sandbox.store import as_json as plain
+    from sandbox.store import is_driven
+
+    home, run = _find(run)
+    seen = 0
+    while True:
+        live = is_driven(home.folder(run))
+        for event in read_events(home.folder(run)):
+            if event.seq < seen:
+                continue
+            seen = event.seq + 1
+            if stage not in (None, event.stage) or (denied and event.verdict not in (Verdict.DENY, Verdict.REJECT)):
+                continue
+            if as_json:
+                say(json.dumps(plain(event)))
+            else:
+                console().print(describe(event))
+        if not (follow and live):
+            return ExitCode.DONE
+        sys.stdout.flush()
+        time.sleep(0.5)
+
+
+@click.group()
+def log() -> None:
+    """The event log of a run."""
+
+
+@log.command()
+@run_argument
+def verify(run: str) -> int:
+    """Verify a run's log offline: every line, the chain, and the head. Exit 4 if anything was changed."""
+    from sandbox.log import verify as verify_log
+
+    home, run = _find(run)
+    count = verify_log(home.folder(run))
+    say(f"run {run}: {count} events, chain and head hold")
+    return ExitCode.DONE
+
+
+def _find(run: str) -> tuple[Store, str]:
+    home = store()
+    run = home.latest() if run == "latest" else run
+    home.folder(run)
+    return home, run
+
+
+COMMANDS: tuple[click.Command, ...] = (run, runs, show, logs, log)

@@ -1,0 +1,181 @@
+"""Workflows by the thousand, sound by construction: every feature of the language, in random combinations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgspec
+
+from policies.canonical import digest
+from policies.plan import Plan
+from sandbox.compiler import compile_plan, wanted_images
+from sandbox.registry import registry
+from sandbox.resolve import Facts, FileFact
+from sandbox.source import Document
+from sandbox.workflow import Workflow
+from tests.plans import SCHEMA, SHA
+
+LOCAL, REMOTE = "gemma-3-270m", "gpt-4o-mini"
+HOSTS = ("data.example.com", "*.cdn.example.com", "api.example.org", "files.example.net")
+SINKS: tuple[dict[str, str], ...] = (
+    {"kind": "dataset", "path": "out/{}.jsonl"},
+    {"kind": "dataset", "path": "out/{}.parquet"},
+    {"kind": "file", "path": "out/{}.txt"},
+    {"kind": "git", "repository": "https://git.example.com/{}", "branch": "casemate/{}"},
+    {"kind": "sql", "url": "postgresql://db.example.com/{}", "table": "t_{}"},
+    {"kind": "mlflow", "url": "https://mlflow.example.com/{}", "registered_model": "m-{}"},
+    {"kind": "http", "url": "https://api.example.com/{}"},
+    {"kind": "mcp", "server": "tool-0", "tool": "write_{}"},
+)
+
+
+def some(random: Random, items: Any, most: int = 3) -> list[Any]:
+    """Return a random selection, in random order."""
+    pool = list(items)
+    random.shuffle(pool)
+    return pool[: random.randint(0, min(most, len(pool)))]
+
+
+def workflow(random: Random) -> dict[str, Any]:
+    """Return a workflow as a user would write it."""
+    secrets: dict[str, Any] = {}
+
+    def secret() -> str:
+        name = f"secret-{len(secrets)}"
+        secrets[name] = {"from": random.choice(["env", "file", "command"]), "key": f"KEY_{len(secrets)}"}
+        return name
+
+    inputs = {f"input-{n}": {"path": f"data/input-{n}.jsonl"} for n in range(random.randint(0, 4))}
+    tools: dict[str, Any] = {"tool-0": {"image": "./images/tool", "egress": [{"host": HOSTS[0]}]}}
+    for n in range(1, random.randint(1, 3)):
+        tools[f"tool-{n}"] = {"url": f"https://mcp-{n}.example.com/mcp"}
+        if random.random() < 0.5:
+            tools[f"tool-{n}"]["secret"] = secret()
+    models = _models(random, secret)
+    outputs = _outputs(random, secret)
+    stages = [_stage(random, n, inputs, models, tools, outputs) for n in range(random.randint(1, 6))]
+    if outputs:
+        stages[-1]["outputs"] = sorted(outputs)
+        stages[-1]["profile"] = "default"
+    budget = {
+        "usd": random.randint(0, 1000) / 7,
+        "tokens": random.randint(1, 10**7),
+        "calls": random.randint(100, 10**5),
+    }
+    return {
+        "casemate": 1,
+        "name": f"generated-{random.randint(0, 999)}",
+        "budget": {**budget, "wall": f"{random.randint(20, 90)}m"},
+        "secrets": secrets,
+        "models": models,
+        "tools": tools,
+        "inputs": inputs,
+        "stages": stages,
+        "outputs": outputs,
+    }
+
+
+def _models(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
+    models: dict[str, Any] = {}
+    for n in range(random.randint(0, 4)):
+        price = {"input": random.randint(0, 500) / 100, "output": random.randint(0, 500) / 100}
+        model: dict[str, Any] = {"provider": "local", "model": LOCAL, "price": price}
+        if random.random() < 0.5:
+            model = {
+                "provider": "openai-compatible",
+                "model": REMOTE,
+                "base_url": f"https://llm-{n}.example.com/v1",
+                "price": price,
+            }
+            if random.random() < 0.7:
+                model["secret"] = secret()
+        if n and random.random() < 0.3:
+            model["fallback"] = [f"model-{n - 1}"]
+        if n and random.random() < 0.3:
+            model["route"] = {"small": {"below": 100, "use": f"model-{n - 1}"}}
+        models[f"model-{n}"] = model
+    return models
+
+
+def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+    for n in range(random.randint(0, 4)):
+        sink = {key: value.format(n) for key, value in random.choice(SINKS).items()}
+        if sink["kind"] in ("git", "sql", "http") and random.random() < 0.5:
+            sink["secret"] = secret()
+        output: dict[str, Any] = {"sink": sink, "schema": "rows.json", "quota": {"per_run": random.randint(1, 100)}}
+        if random.random() < 0.3:
+            output["quota"]["per_day"] = 1000
+        if random.random() < 0.4:
+            output["bounds"] = {"score": random.choice([{"min": 0, "max": 1}, {"sigma": 5, "history": f"output-{n}"}])}
+        if random.random() < 0.4:
+            output["unique"] = ["text"]
+        output["scan"] = some(random, ["secrets", "pii", "unicode", "links"], 4)
+        output["approval"] = random.choice(["never", "always", "on_hold", {"over": 0}])
+        output["atomic"] = random.choice(["batch", "each"])
+        outputs[f"output-{n}"] = output
+    return outputs
+
+
+def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs: Any) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "name": f"stage-{n}",
+        "image": random.choice(["casemate/agent-python", "company/agent"]),
+        "run": ["agent", str(random.randint(0, 9))],
+        "needs": some(random, [f"stage-{m}" for m in range(n)]),
+        "models": some(random, models),
+        "outputs": some(random, outputs, 1),
+        "env": {f"VAR_{m}": "value" for m in range(random.randint(0, 2))},
+    }
+    if random.random() < 0.5:
+        stage["inputs"] = some(random, inputs)
+    if random.random() < 0.5:
+        stage["tools"] = {name: ["read", "search"] for name in some(random, tools)}
+    if random.random() < 0.5:
+        stage["egress"] = [{"host": host, "port": random.choice([443, 8443])} for host in some(random, HOSTS)]
+        if random.random() < 0.2:
+            stage["egress"].append({"ecosystem": "pip"})
+    if random.random() < 0.5:
+        stage["limits"] = {
+            "cpu": random.randint(1, 40) / 10,
+            "memory": f"{random.randint(64, 4096)}MiB",
+            "wall": f"{random.randint(1, 900)}s",
+        }
+        if random.random() < 0.5:
+            stage["limits"] |= {"calls": random.randint(0, 100), "usd": 0}
+    if inputs and random.random() < 0.2:
+        stage["shards"] = {"over": next(iter(inputs)), "size": random.randint(1, 50), "parallel": random.randint(1, 8)}
+    if random.random() < 0.2:
+        stage["retry"] = {"attempts": random.randint(1, 5)}
+    if random.random() < 0.2:
+        stage["locks"] = ["repo:x"]
+    return stage
+
+
+def facts_of(spec: Workflow) -> Facts:
+    """Return the facts of a world in which everything that `spec` names exists."""
+    files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {"rows.json": FileFact(SHA, 10)}
+    return Facts(
+        files=files,
+        schemas=dict.fromkeys(spec.outputs, SCHEMA),  # type: ignore[arg-type]
+        images=dict.fromkeys(wanted_images(spec), SHA),
+        ecosystems={"pip": ("mirror.example.com",)},
+        registry=SHA,
+        rules=SHA,
+    )
+
+
+def typed(data: dict[str, Any]) -> tuple[Workflow, Document, Facts]:
+    """Return a generated workflow as the compiler wants it."""
+    spec = msgspec.convert(data, Workflow, strict=False)
+    document = Document("generated.yaml", data, {}, {}, digest(json.dumps(data, sort_keys=True).encode()))
+    return spec, document, facts_of(spec)
+
+
+def compiled(data: dict[str, Any]) -> Plan:
+    """Compile a generated workflow."""
+    spec, document, facts = typed(data)
+    return compile_plan(spec, document, facts, {name: registry()[name] for name in (LOCAL, REMOTE)})

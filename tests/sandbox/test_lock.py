@@ -1,0 +1,110 @@
+"""What was approved, and what is wider: a plan that allows more does not run until a person approves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from policies.errors import CasemateError
+from policies.plan import Plan
+from sandbox.diff import difference, permissions
+from sandbox.enforce import unenforced
+from sandbox.lock import NAME, approve, refuse_widened
+from tests.plans import plan
+
+
+def changed(**fields: Any) -> Plan:
+    return msgspec.structs.replace(plan(), **fields)
+
+
+def stage(**fields: Any) -> Plan:
+    first, *rest = plan().stages
+    return changed(stages=[msgspec.structs.replace(first, **fields), *rest])
+
+
+def output(**fields: Any) -> Plan:
+    return changed(outputs=[msgspec.structs.replace(plan().outputs[0], **fields)])
+
+
+RULE = plan().stages[0].egress[0]
+WIDER = {
+    "a budget": changed(budget=msgspec.structs.replace(plan().budget, usd_nanos=2 * 10**9)),
+    "a host": stage(egress=[RULE, msgspec.structs.replace(RULE, host="more.example.com")]),
+    "a port": stage(egress=[msgspec.structs.replace(RULE, port=8443)]),
+    "a scheme": stage(egress=[msgspec.structs.replace(RULE, scheme="http")]),
+    "a program": stage(run=["python", "/inputs/other.py"]),
+    "an environment": stage(env={"A": "b"}),
+    "an output": stage(outputs=["rows"]),
+    "a tool": stage(tools={"repo": ["write"]}),
+    "a longer run": stage(limits=msgspec.structs.replace(plan().stages[0].limits, wall_s=61)),
+    "more memory": stage(limits=msgspec.structs.replace(plan().stages[0].limits, memory=1 << 30)),
+    "a quota": output(per_run=11),
+    "a path": output(path="elsewhere/rows.jsonl"),
+    "a schema": output(schema={**plan().outputs[0].schema, "required": []}),
+    "no bounds": output(bounds={}),
+    "no uniqueness": output(unique=[]),
+    "no scan": output(scan=[]),
+    "a model": changed(models=[msgspec.structs.replace(m, model="gpt-4o") for m in plan().models]),
+    "a host of a model": changed(models=[msgspec.structs.replace(m, host="x.example.com") for m in plan().models]),
+    "a destination": changed(secrets=[msgspec.structs.replace(plan().secrets[0], destination="x.example.com")]),
+}
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_a_wider_plan_is_refused_until_it_is_approved(tmp_path: Path, name: str) -> None:
+    refuse_widened(WIDER[name], tmp_path)  # nothing was approved: nothing to hold it against
+    approve(plan(), tmp_path)
+    refuse_widened(plan(), tmp_path)
+    with pytest.raises(CasemateError, match="CSM-R022"):
+        refuse_widened(WIDER[name], tmp_path)
+    assert approve(WIDER[name], tmp_path).widened
+    refuse_widened(WIDER[name], tmp_path)
+
+
+NARROWER = {
+    "a budget": changed(budget=msgspec.structs.replace(plan().budget, usd_nanos=1)),
+    "no egress": stage(egress=[]),
+    "no models": stage(models=[]),
+    "a quota": output(per_run=1),
+    "approval": output(approval="always"),
+    "all or nothing": output(atomic="batch"),
+    "a daily quota": output(per_day=5),
+    "a profile": stage(profile="ci-fork"),
+}
+
+
+@pytest.mark.parametrize("name", NARROWER)
+def test_a_narrower_plan_runs_and_its_way_back_is_wider(tmp_path: Path, name: str) -> None:
+    approve(plan(), tmp_path)
+    refuse_widened(NARROWER[name], tmp_path)
+    change = difference(permissions(plan()), permissions(NARROWER[name]))
+    assert change.narrowed
+    assert not change.widened
+    assert difference(permissions(NARROWER[name]), permissions(plan())).widened
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"example": {}}', '{"example": {"allows": {"a": "x"}}}'])
+def test_a_lock_that_cannot_be_read_refuses(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(CasemateError, match="CSM-R022"):
+        refuse_widened(plan(), tmp_path)
+
+
+def test_two_workflows_share_a_lock(tmp_path: Path) -> None:
+    approve(plan(), tmp_path)
+    approve(changed(name="other"), tmp_path)
+    with pytest.raises(CasemateError, match="CSM-R022"):
+        refuse_widened(WIDER["a host"], tmp_path)
+
+
+def test_what_cannot_be_enforced_is_named_and_nothing_else() -> None:
+    assert unenforced(plan()) == []
+    assert unenforced(output(approval="always", per_day=5, scan=["pii", "secrets"])) == [
+        "output rows: scan pii",
+        "output rows: quota per_day",
+        "output rows: approval",
+    ]
+    assert unenforced(stage(locks=["repo:x"])) == ["stage one: locks"]
