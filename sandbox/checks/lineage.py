@@ -10,10 +10,12 @@ from sandbox.findings import Finding, Path
 from sandbox.lineage.case import case_of
 from sandbox.lineage.gate import Exposure, LineageVerdict, judge, tell
 from sandbox.lineage.grants import Refusal, examine
-from sandbox.lineage.types import Case, LineageFacts, NodeKind
+from sandbox.lineage.graph import HERE
+from sandbox.lineage.types import Case, NodeKind
 from sandbox.registry import registry
 from sandbox.workflow import Workflow
 
+_STUDENT: Path = ("lineage", "student")
 _HINTS = {
     "CSM-L001": "take a teacher of another root; filtering the data does not help",
     "CSM-L002": "name a model of the registry, or data with a verified record",
@@ -26,37 +28,38 @@ def exposure(subject: Subject) -> Iterator[Finding]:
     spec = subject.workflow.lineage
     if spec is None:
         return
-    # without a look at past runs there is no record: every listed data set is then unknown
-    facts = subject.facts.lineage or LineageFacts()
+    facts = subject.facts.lineage
+    if facts is None:  # an input that a run wrote would pass for human
+        yield subject.finding("CSM-L002", "past runs were not looked at", "lineage", key=True)
+        return
     digests = {path: fact.digest for path, fact in subject.facts.files.items()}
     case = case_of(subject.workflow, digests, facts.records)
     whole = judge(case, registry())
     granted: set[str] = set()
+    given = {e.target.key for source in (whole.graph.student, HERE) for e in whole.graph.edges.get(source, ())}
     for index, path in enumerate(spec.exceptions):
         document = facts.exceptions.get(path)
         if not isinstance(document, bytes):
             message = f'exception "{clean(path, 100)}" cannot be read'
             yield subject.finding("CSM-L007", message, "lineage", "exceptions", index)
             continue
-        reached = {e.node.key for e in whole.exposures if e.node.kind is NodeKind.DATASET}
         result = examine(
-            document, facts.approvers, student=case.student.model, datasets=reached, today=subject.facts.today
+            document, facts.approvers, student=case.student.model, datasets=given, today=subject.facts.today
         )
         if isinstance(result, Refusal):
             yield subject.finding(result.code, result.message, "lineage", "exceptions", index)
         else:
             granted.add(result.dataset)
+    if whole.problem is None and whole.forged:
+        circle = " ← ".join(map(str, whole.forged))
+        yield subject.finding("CSM-L005", f"data sets derive from each other in a circle: {circle}", *_STUDENT)
     yield from _refused(subject, case, judge(case, registry(), without=frozenset(granted)) if granted else whole)
 
 
 def _refused(subject: Subject, case: Case, verdict: LineageVerdict) -> Iterator[Finding]:
-    student = ("lineage", "student")
     if problem := verdict.problem:
-        yield subject.finding(problem.code, problem.message, *student, hint=problem.hint)
+        yield subject.finding(problem.code, problem.message, *_STUDENT, hint=problem.hint)
         return  # without its roots every teacher is a stranger
-    if verdict.forged:
-        circle = " ← ".join(map(str, verdict.forged))
-        yield subject.finding("CSM-L005", f"data sets derive from each other in a circle: {circle}", *student)
     for item in verdict.refusals():
         generation = f" (generation {verdict.generation})" if verdict.flywheels else ""
         message = f"{item.node} {item.reason}: {tell(item.path)}{generation}"
@@ -78,7 +81,7 @@ def _where(workflow: Workflow, case: Case, item: Exposure) -> Path:
     for index, dataset in enumerate(case.datasets):
         if (dataset.digest or f"unread {dataset.path}") in keys:
             return ("lineage", "datasets", index)
-    return ("lineage", "student")
+    return _STUDENT
 
 
 CHECKS = (exposure,)

@@ -152,8 +152,8 @@ class _Builder:
         self.ahead.append((node, None, None))
 
     def dataset(self, source: Node, relation: Relation, item: Dataset, *, before: str | None, declared: bool) -> None:
-        if item.digest in self.without:
-            return
+        if item.digest in self.without and source in (self.student, HERE):
+            return  # an exception is for a data set as it is given to this student, not for what others made of it
         short = f"{item.path} ({item.digest[:19]}…)" if item.digest else item.path
         node = Node(NodeKind.DATASET, item.digest or f"unread {item.path}", short)
         self.edge(source, relation, node)

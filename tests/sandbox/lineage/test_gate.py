@@ -210,6 +210,16 @@ def test_only_the_first_refusal_on_a_way_is_named(models: Registry) -> None:
     assert [item.node.key for item in found.refusals()] == ["alpha-small"]
 
 
+def test_an_exception_is_for_the_data_set_that_is_given_not_for_what_others_made_of_it(models: Registry) -> None:
+    records = (
+        record(1, "alpha-chat", outputs=(data("one"),)),
+        record(2, "beta", inputs=(data("one"),), outputs=(data("two"),)),
+    )
+    whole = case("gamma", student="alpha", inputs=(data("two"),), records=records)
+    assert judge(whole, models, without=frozenset({data("one").digest or ""})).verdict is Kinship.SAME_INIT
+    assert judge(whole, models, without=frozenset({data("two").digest or ""})).verdict is Kinship.CROSS
+
+
 TEACHERS = st.sampled_from([*MODELS, "never-heard-of"])
 FILES = st.sampled_from([data(f"d{i}", path) for i in range(4) for path in ("", "rows.jsonl")])
 PARTS = st.tuples(st.lists(TEACHERS, max_size=3), st.lists(FILES, max_size=3), st.lists(FILES, max_size=2))
