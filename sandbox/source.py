@@ -17,9 +17,12 @@ from policies.canonical import digest
 from policies.events import clean
 from sandbox.findings import Finding, FindingsError, Path, Place
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
 MAX_DEPTH = 32
-MAX_NODES = 50_000
+MAX_NODES = 500_000
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml reads ten times as fast, where it is there."""
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9_]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
@@ -53,7 +56,8 @@ def parse(text: bytes, file: str) -> Document:
         raise FindingsError([_finding("CSM-C032", f"larger than {MAX_BYTES} bytes", file)])
     try:
         decoded = text.decode("utf-8")
-        node = _compose(decoded, file)
+        builder = _Builder(decoded, file)
+        data = builder.document()
     except UnicodeDecodeError as error:
         raise FindingsError([_finding("CSM-C002", f"not UTF-8: {error.reason}", file)]) from error
     except yaml.MarkedYAMLError as error:
@@ -63,79 +67,85 @@ def parse(text: bytes, file: str) -> Document:
         raise FindingsError([_finding("CSM-C002", clean(str(error)), file)]) from error
     except RecursionError as error:
         raise FindingsError([_finding("CSM-C032", "nested too deeply", file)]) from error
-    builder = _Builder(file)
-    data = builder.build(node, ()) if node is not None else None
     problems = [*builder.findings, *_hidden(decoded, file)]
     if problems:
         raise FindingsError(problems)
     return Document(file=file, data=data, values=builder.values, keys=builder.keys, digest=digest(text))
 
 
-def _compose(text: str, file: str) -> yaml.Node | None:
-    """Look at the events first: an anchor is refused before anything is built from it."""
-    depth = nodes = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            hint = "write the value out where it is used"
-            raise FindingsError(
-                [_finding("CSM-C004", "anchors and aliases are not allowed", file, event.start_mark, hint)]
-            )
-        if getattr(event, "tag", None):
-            raise FindingsError([_finding("CSM-C004", "tags are not allowed", file, event.start_mark)])
-        if isinstance(event, yaml.NodeEvent):
-            nodes += 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH or nodes > MAX_NODES:
-            raise FindingsError([_finding("CSM-C032", "too deep or too many values", file, event.start_mark)])
-    loader = yaml.SafeLoader(text)
-    try:
-        return loader.get_single_node()
-    finally:
-        loader.dispose()
-
-
 class _Builder:
-    """Builds plain data from nodes, and notes where each came from."""
+    """Builds plain data from the parser's events, and notes where each value and key came from.
 
-    def __init__(self, file: str) -> None:
+    Nothing is built from what is refused: an anchor ends the reading before anything could refer to it.
+    """
+
+    def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.values: dict[Path, Place] = {}
         self.keys: dict[Path, Place] = {}
         self.findings: list[Finding] = []
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=LOADER)
+        self._nodes = 0
 
-    def build(self, node: yaml.Node, path: Path) -> Any:
-        self.values[path] = _place(self.file, node.start_mark)
-        match node:
-            case yaml.MappingNode():
-                return self._mapping(node, path)
-            case yaml.SequenceNode():
-                return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
-            case yaml.ScalarNode():
-                return node.value if node.style else _scalar(node.value)
+    def document(self) -> Any:
+        """Return the data of the only document; None for an empty file."""
+        data, documents = None, 0
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise FindingsError([_finding("CSM-C002", "a second document", self.file, event.start_mark)])
+                data = self._value(next(self._events), ())
+        return data
+
+    def _value(self, event: yaml.Event, path: Path) -> Any:
+        self._refuse(event, path)
+        self.values[path] = _place(self.file, event.start_mark)
+        match event:
+            case yaml.ScalarEvent():
+                return _scalar(event.value) if event.implicit[0] else event.value
+            case yaml.SequenceStartEvent():
+                items: list[Any] = []
+                while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
+                    items.append(self._value(inner, (*path, len(items))))
+                return items
+            case yaml.MappingStartEvent():
+                return self._mapping(path)
             case _:
-                raise TypeError(type(node))
+                raise TypeError(type(event))
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.findings.append(_finding("CSM-C002", "a key must be a plain word", self.file, key.start_mark))
-                continue
-            name = str(key.value)
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            self._refuse(event, path)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise FindingsError([_finding("CSM-C002", "a key must be a plain word", self.file, event.start_mark)])
+            name = str(event.value)
+            where = (*path, name)
             if name == "<<":
-                self.findings.append(_finding("CSM-C004", "merge keys are not allowed", self.file, key.start_mark))
+                self.findings.append(_finding("CSM-C004", "merge keys are not allowed", self.file, event.start_mark))
+            elif name in result:
+                message = f'duplicate key "{clean(name, 80)}", first at line {self.keys[where].line}'
+                self.findings.append(_finding("CSM-C003", message, self.file, event.start_mark))
+            else:
+                self.keys[where] = _place(self.file, event.start_mark)
+                result[name] = self._value(next(self._events), where)
                 continue
-            if name in result:
-                first = self.keys[(*path, name)]
-                message = f'duplicate key "{clean(name, 80)}", first at line {first.line}'
-                self.findings.append(_finding("CSM-C003", message, self.file, key.start_mark))
-                continue
-            self.keys[(*path, name)] = _place(self.file, key.start_mark)
-            result[name] = self.build(value, (*path, name))
+            before = dict(self.values), dict(self.keys)
+            self._value(next(self._events), where)  # read on, for what else there is to find
+            self.values, self.keys = before
         return result
+
+    def _refuse(self, event: yaml.Event, path: Path) -> None:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            hint = "write the value out where it is used"
+            message = "anchors and aliases are not allowed"
+            raise FindingsError([_finding("CSM-C004", message, self.file, event.start_mark, hint)])
+        if getattr(event, "tag", None):
+            raise FindingsError([_finding("CSM-C004", "tags are not allowed", self.file, event.start_mark)])
+        self._nodes += 1
+        if len(path) > MAX_DEPTH or self._nodes > MAX_NODES:
+            raise FindingsError([_finding("CSM-C032", "too deep or too many values", self.file, event.start_mark)])
 
 
 def _scalar(text: str) -> Any:
