@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,9 +23,11 @@ from policies.slices import seal
 from policies.vocabulary import EventName
 from sandbox.lineage.case import case_of, leads_to_output
 from sandbox.lineage.types import Dataset, LineageFacts, Record, Relation, Use
-from sandbox.log import RunEvent, read_events, verify
 from sandbox.registry import resolve
 from sandbox.workflow import Workflow
+
+if TYPE_CHECKING:  # the schema library takes long to load, and most workflows have no past run that matters
+    from sandbox.log import RunEvent
 
 _WRITTEN = b'"write.applied"'
 
@@ -113,6 +116,8 @@ def read_records(home: Path, files: Iterable[Dataset], models: Iterable[str]) ->
 
 def read_record(folder: Path) -> Record:
     """Return one run's record, after verifying its log and its plan against each other."""
+    from sandbox.log import read_events, verify
+
     try:
         verify(folder)
         plan = decode((folder / "plan.json").read_bytes(), Plan)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandbox.findings import did_you_mean
-from sandbox.lineage.graph import Graph, build, roots_of
+from sandbox.lineage.graph import MOVING, Graph, build, roots_of
 from sandbox.lineage.types import Case, Edge, Kinship, Node, NodeKind, Student
 from sandbox.registry import CLOSED, Registry
 
@@ -27,7 +27,7 @@ class Exposure:
         """Return the error code under which this exposure is refused."""
         if self.kinship is Kinship.SAME_INIT:
             return "CSM-L001"
-        return "CSM-L004" if "the name moves" in self.reason else "CSM-L002"
+        return "CSM-L004" if self.reason == MOVING else "CSM-L002"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from sandbox.registry import Evidence, ModelEntry, Registry
 PEOPLE = Node(NodeKind.HUMAN, "people", "people")
 HERE = Node(NodeKind.JOB, "this workflow", "this workflow")
 MADE = Node(NodeKind.DATASET, "its outputs", "its outputs")
+MOVING = "the name moves from one snapshot to the next"
 _DATA = (NodeKind.DATASET, NodeKind.JOB)
 
 
@@ -178,7 +179,7 @@ class _Builder:
             writers = [r for r in self.case.records if any(o.path == item.path for o in r.outputs)]
             earlier = [r.run for r in writers if before is None or r.run < before]
             if earlier:
-                self.unknown.setdefault(node, f"run {max(earlier)} wrote it, and it was changed since")
+                self.unknown.setdefault(node, f"run {max(earlier)} wrote this path, and not these bytes")
             elif node not in self.unknown:
                 self.edge(node, Relation.DERIVED_FROM, PEOPLE)
 
@@ -189,7 +190,7 @@ class _Builder:
         if entry is None:
             self.unknown[node] = "the registry does not know it"
         elif entry.rolling:
-            self.unknown[node] = "the name moves from one snapshot to the next"
+            self.unknown[node] = MOVING
         elif entry.evidence is Evidence.UNKNOWN or not entry.init_roots:
             self.unknown[node] = "the registry has no evidence of its origin"
         for root in entry.init_roots if entry else ():

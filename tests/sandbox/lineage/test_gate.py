@@ -125,7 +125,7 @@ def test_a_recorded_file_that_was_changed_is_not_human(models: Registry) -> None
     records = (record(1, "beta", outputs=(data("one", "rows.jsonl"),)),)
     found = judge(case(inputs=(data("one edited", "rows.jsonl"),), records=records), models)
     assert found.verdict is Kinship.UNKNOWN
-    assert "changed since" in found.reasons[0]
+    assert "not these bytes" in found.reasons[0]
 
 
 def test_a_run_is_not_blamed_for_a_file_that_was_there_before_it(models: Registry) -> None:
