@@ -50,12 +50,13 @@ class Draft:
     hold_all: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
-    def secret(self, key: str) -> str:
-        """Declare a secret that comes from an environment variable, and return its name."""
-        name = re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_")[:40]
-        name = name if re.match(r"[a-z]", name) else f"key_{name}"[:40]
-        self.secrets.setdefault(name, key)
-        return name
+    def secret(self, name: str, key: str) -> str:
+        """Declare a secret that comes from an environment variable, and return its name.
+
+        Each destination has one of its own, so that each can be given a token that can do only what it is for.
+        """
+        self.secrets[name[:40]] = key
+        return name[:40]
 
     def allow(self, rule: dict[str, Any]) -> None:
         """Add an egress rule once."""
@@ -80,7 +81,7 @@ def files_of(draft: Draft) -> dict[str, bytes]:
 
 
 def _workflow(draft: Draft) -> bytes:
-    model_secret = draft.secret(draft.key)
+    model_secret = draft.secret("model", draft.key)
     wall = f"{draft.wall_minutes}m"
     stage: dict[str, Any] = {
         "name": "agent",

@@ -114,7 +114,7 @@ class LimitReader:
         elif key in COURTESIES:
             self.ledger.lost(path, COURTESIES[key])
         elif key in ("github-token", "head-github-token", "head-github-app"):
-            self.ledger.approximated(path, "the sink's secret, which only customs holds")
+            self.ledger.approximated(path, "the sink's secret, which only customs holds, and no other destination gets")
 
     def _hold(self, reason: str, path: Path, text: str) -> None:
         self.output.hold.append(reason)

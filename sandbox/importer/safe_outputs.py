@@ -67,7 +67,7 @@ def read_safe_outputs(value: Any, ledger: Ledger, draft: Draft) -> None:
                 draft.hold_all.append(key)
                 ledger.approximated(where, _HOLDING[key])
         elif key == "github-token":
-            ledger.approximated(where, "a secret that only customs holds")
+            ledger.approximated(where, "secrets that only customs holds, one for each destination")
         elif key == "max-patch-size":
             _patch_size(item, where, ledger)
         elif key == "threat-detection":
@@ -133,7 +133,7 @@ def _output(
     LimitReader(key, kind, output, ledger, where).read(settings, written=isinstance(item, dict))
     ledger.mapped(where, f"outputs.{name}")
     output.sink = _sink(key, kind, settings, output, draft)
-    output.sink["secret"] = draft.secret(token)
+    output.sink["secret"] = draft.secret(f"write_{name}", token)
     _defaults(key, kind, settings, all_settings, where, ledger, output)
 
 

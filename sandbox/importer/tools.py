@@ -18,7 +18,7 @@ _GITHUB = "https://api.githubcopilot.com/mcp/readonly"
 _TOOL = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]{0,299}\Z")
 _SECRET = re.compile(r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]{0,99})")
-_READS = re.compile(r"(get|list|search|read|find|query|fetch|describe|show|view|lookup|resolve|count|ask)([_A-Z.-]|\Z)")
+_READS = re.compile(r"(get|list|search|read|find|fetch|describe|show|view|lookup|count)([_A-Z.-]|\Z)")
 _MEMORY = "a cell keeps nothing; give what an earlier run wrote as an input"
 
 TOOLSETS: dict[str, tuple[str, ...]] = {
@@ -49,8 +49,8 @@ _GITHUB_KEYS: dict[str, tuple[Kind, bool, str]] = {
     "mode": (Kind.APPROXIMATED, False, "the server that GitHub runs, at its read-only address"),
     "version": (Kind.APPROXIMATED, False, "the server that GitHub runs; its tools are pinned by `casemate mcp audit`"),
     "args": (Kind.NONE, False, "the server is not started here"),
-    "github-token": (Kind.APPROXIMATED, False, "tools.github.secret: github_token, which only the gateway holds"),
-    "github-app": (Kind.APPROXIMATED, False, "no token is minted; tools.github.secret: github_token stands in"),
+    "github-token": (Kind.APPROXIMATED, False, "tools.github.secret: read_github, which only the gateway holds"),
+    "github-app": (Kind.APPROXIMATED, False, "no token is minted; tools.github.secret: read_github stands in"),
     "min-integrity": (Kind.NONE, True, "not filtered by author: an agent may read what outsiders wrote"),
     "allowed-repos": (Kind.NONE, True, "use a token that can read only these repositories"),
     "repos": (Kind.NONE, True, "use a token that can read only these repositories"),
@@ -138,8 +138,13 @@ def _github(value: Any, where: Path, ledger: Ledger, draft: Draft) -> None:
             "the original hides what outsiders wrote in a public repository; here an agent counts as taken over anyway"
         )
         ledger.implied((*where, "min-integrity"), Kind.APPROXIMATED, said)
+    found = _SECRET.search(str(settings.get("github-token"))[:1000])
     if names:
-        draft.tools["github"] = {"url": _GITHUB, "transport": "http", "secret": draft.secret("GITHUB_TOKEN")}
+        draft.tools["github"] = {
+            "url": _GITHUB,
+            "transport": "http",
+            "secret": draft.secret("read_github", found.group(1) if found else "GITHUB_TOKEN"),
+        }
         draft.reads["github"] = sorted({*draft.reads.get("github", []), *names})
 
 
@@ -227,7 +232,7 @@ def _server_key(key: str, item: Any, path: Path, own: str, left_out: int, ledger
         case "headers" | "env":
             found = _SECRET.findall(str(item)[:10_000])
             if found:
-                draft.tools[own]["secret"] = draft.secret(found[0])
+                draft.tools[own]["secret"] = draft.secret(f"tool_{own}", found[0])
             text = f"tools.{own}.secret; other values are not passed" if found else "not passed to the server"
             ledger.add(path, Kind.APPROXIMATED if found else Kind.NONE, text)
         case "network":

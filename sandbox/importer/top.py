@@ -56,7 +56,7 @@ FIXED: dict[str, tuple[Kind, bool, str]] = {
     ),
     "threat-detection-suppress": (Kind.STRICTER, False, "no check is suppressed"),
     "observability": (Kind.NONE, False, "read events.jsonl of the run"),
-    "github-app": (Kind.STRICTER, False, "no token is minted; sinks use the secret github_token"),
+    "github-app": (Kind.STRICTER, False, "no token is minted; sinks use secrets of their own"),
     "features": (Kind.NONE, False, "switches of the original's compiler"),
     "experiments": (Kind.NONE, False, "import one variant a time"),
     "jobs": (Kind.NONE, True, "they may decide whether the agent runs; do that before `casemate run`"),

@@ -19,7 +19,7 @@ from sandbox.importer.limits import glob
 from sandbox.importer.notes import Imported, Kind, Note, key_paths
 from sandbox.importer.source import split
 from sandbox.resolve import resolve
-from sandbox.source import parse
+from sandbox.source import MAX_BYTES, parse
 from sandbox.workflow import Workflow, read
 
 FOLDER = Path(__file__).parent / "workflows"
@@ -153,16 +153,16 @@ RECORDS: list[tuple[str, str, dict[str, Any], bool]] = [
     ("create-issue: {labels: [a]}", "create_issue", {"title": "x", "body": "y", "labels": ["a"]}, True),
     ("create-issue: {labels: [a]}", "create_issue", {"title": "x", "body": "y", "labels": ["b"]}, False),
     ("create-issue: {labels: [a]}", "create_issue", {"title": "x", "body": "y"}, False),
-    ("create-issue:", "create_issue", {"title": "x", "body": "y", "extra": 1}, False),
+    ("create-issue: null", "create_issue", {"title": "x", "body": "y", "extra": 1}, False),
     ("add-labels: [a, b]", "add_labels", {"labels": ["b"]}, True),
     ("add-labels: {allowed: [a], max: 1}", "add_labels", {"labels": ["c"]}, False),
     ("add-labels: {max: 1}", "add_labels", {"labels": ["c", "d"]}, False),
     ("add-labels: {blocked: ['team-*']}", "add_labels", {"labels": ["team-x"]}, False),
     ("add-comment: {target: '*'}", "add_comment", {"body": "x"}, False),
     ("add-comment: {target: '*'}", "add_comment", {"body": "x", "number": 7}, True),
-    ("add-comment:", "add_comment", {"body": "x", "number": 7}, False),
-    ("update-issue: {title:}", "update_issue", {"title": "x"}, True),
-    ("update-issue: {title:}", "update_issue", {"body": "x"}, False),
+    ("add-comment: null", "add_comment", {"body": "x", "number": 7}, False),
+    ("update-issue: {title: true}", "update_issue", {"title": "x"}, True),
+    ("update-issue: {title: true}", "update_issue", {"body": "x"}, False),
     ("submit-pull-request-review: {allowed-events: [COMMENT]}", "submit_pull_request_review",
      {"body": "x", "event": "APPROVE"}, False),
     ("dispatch-workflow: [deploy]", "dispatch_workflow", {"workflow": "deploy"}, True),
@@ -197,7 +197,11 @@ def test_a_pull_request_touches_only_what_it_may(setting: str, path: str, good: 
 
 
 def test_what_only_a_person_can_see_is_held_for_one() -> None:
-    for setting in ("close-issue: {required-labels: [a]}", "staged: true, close-issue:", "close-issue: {staged: true}"):
+    for setting in (
+        "close-issue: {required-labels: [a]}",
+        "staged: true, close-issue: null",
+        "close-issue: {staged: true}",
+    ):
         assert workflow(taken(f"safe-outputs: {{{setting}}}")).outputs["close_issue"].approval == "always"
 
 
@@ -222,6 +226,7 @@ def test_an_import_leaves_neither_the_folder_nor_a_restriction_behind() -> None:
 
     def spy(path: str) -> bytes | None:
         asked.append(path)
+        return None
 
     imported = import_gh_aw(b"---\nimports: [../../x.md, /etc/passwd, a.md]\n---\n", "w/test.md", read=spy)
     assert asked == ["etc/passwd", "w/a.md", "a.md"]
@@ -238,7 +243,7 @@ BAD = [
     (b"---\na: \xff\n---\n", "CSM-C002"),
     (b"---\na: 1\n---\n\xff", "CSM-C002"),
     (b"---\na: " + b"[" * 50 + b"]" * 50 + b"\n---\n", "CSM-C032"),
-    (b"---\n---\n" + b"x" * (1 << 20), "CSM-C032"),
+    (b"---\n---\n" + b"x" * MAX_BYTES, "CSM-C032"),
 ]
 
 
