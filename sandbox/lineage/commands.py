@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Mapping
+from typing import Literal, TypeAlias, assert_never
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
@@ -14,6 +13,8 @@ from sandbox.lineage.gate import Exposure, LineageVerdict, judge, tell
 from sandbox.lineage.types import Edge, Kinship, LineageFacts, Node, NodeKind
 from sandbox.registry import registry
 from sandbox.workflow import Workflow
+
+Word: TypeAlias = Literal["human", "cross", "same_init", "unknown"]
 
 _SHAPES = {
     NodeKind.MODEL: "box",
@@ -37,9 +38,19 @@ def verdict_of(workflow: Workflow, digests: Mapping[str, str], facts: LineageFac
     return judge(case_of(workflow, digests, facts.records), registry())
 
 
-def exposure(verdict: LineageVerdict) -> str:
-    """Return the verdict as one word."""
-    return verdict.verdict.name.lower()
+def exposure(verdict: LineageVerdict) -> Word:
+    """Return the verdict as the word that stands in a plan."""
+    match verdict.verdict:
+        case Kinship.HUMAN:
+            return "human"
+        case Kinship.CROSS:
+            return "cross"
+        case Kinship.SAME_INIT:
+            return "same_init"
+        case Kinship.UNKNOWN:
+            return "unknown"
+        case other:
+            assert_never(other)
 
 
 def check_text(verdict: LineageVerdict) -> str:
@@ -91,6 +102,9 @@ def graph_dot(verdict: LineageVerdict) -> str:
 
 def graph_svg(dot: str) -> str:
     """Return DOT drawn as SVG by Graphviz; raise CSM-R017 where this host does not have it."""
+    import shutil
+    import subprocess
+
     program = shutil.which("dot")
     if program is None:
         hint = "install Graphviz, or take --format dot"
