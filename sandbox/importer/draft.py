@@ -31,7 +31,7 @@ class Output:
 
 @dataclass(slots=True)
 class Draft:
-    """Everything that ends in the files."""
+    """Everything that ends in the files. `refused`: outputs and tools that no import may bring back."""
 
     name: str
     comments: list[str] = field(default_factory=list)
@@ -48,6 +48,7 @@ class Draft:
     reads: dict[str, list[str]] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
     hold_all: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     texts: list[str] = field(default_factory=list)
 
     def secret(self, name: str, key: str) -> str:

@@ -11,10 +11,10 @@ from sandbox.findings import Path
 from sandbox.importer.draft import Output
 from sandbox.importer.kinds import OutputKind
 from sandbox.importer.notes import Kind, Ledger
+from sandbox.importer.patterns import glob, literal
 from sandbox.importer.source import plain, words
 
 MOST = 10_000
-_SPECIAL = re.compile(r"[\\.^$|?*+()\[\]{}]")
 _HELD = "cannot be seen in a proposal: each is held for a person (approval: always), who looks at the item first"
 
 # settings that speak of the item's present state, or that ask for a person
@@ -143,7 +143,7 @@ class LimitReader:
         if not isinstance(value, str) or not plain(value):
             self.ledger.blocked(path, "not a fixed text: write the pattern of title into the schema")
         elif "title" in self.output.properties:
-            self.output.properties["title"]["pattern"] = "^" + _escape(value)
+            self.output.properties["title"]["pattern"] = "^" + literal(value)
             self.output.properties["title"].pop("minLength", None)
             self.ledger.approximated(
                 path, "a pattern of the schema: the agent writes it itself, or the write is refused"
@@ -277,25 +277,6 @@ class LimitReader:
 
     def _extensions(self, value: Any, path: Path) -> None:
         if self.key == "upload-asset" and plain(value) and words(value):
-            endings = "|".join(_escape(word.removeprefix(".")) for word in words(value))
+            endings = "|".join(literal(word.removeprefix(".")) for word in words(value))
             self.output.properties["name"]["pattern"] = rf"^[A-Za-z0-9_-]{{1,100}}\.({endings})$"
             self.ledger.mapped(path, "the schema allows only these endings in name")
-
-
-def glob(text: str) -> str:
-    """Return a regular expression, in the subset that runs in linear time, for a glob."""
-    out, rest = "", text[:200]
-    while rest:
-        if rest.startswith("**/"):
-            out, rest = out + "(.*/)?", rest[3:]
-        elif rest.startswith("**"):
-            out, rest = out + ".*", rest[2:]
-        elif rest[0] in "*?":
-            out, rest = out + ("[^/]*" if rest[0] == "*" else "[^/]"), rest[1:]
-        else:
-            out, rest = out + _escape(rest[0]), rest[1:]
-    return out
-
-
-def _escape(text: str) -> str:
-    return _SPECIAL.sub(lambda match: "\\" + match.group(), text)

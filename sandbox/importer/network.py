@@ -115,6 +115,7 @@ def read_blocked(value: Any, ledger: Ledger, draft: Draft) -> None:
         path = (*where, index)
         text = str(entry).lower().rpartition("://")[2].rstrip(".")
         shown = clean(text, 60)
+        before = [rule.get("host") or rule["ecosystem"] for rule in draft.egress]
         ecosystems = [rule for rule in draft.egress if "ecosystem" in rule]
         hosts = [rule for rule in draft.egress if "host" in rule]
         if "." not in text:
@@ -128,7 +129,9 @@ def read_blocked(value: Any, ledger: Ledger, draft: Draft) -> None:
             if ecosystems:
                 ledger.blocked(path, f"{shown}: see that no package mirror of this host is there")
                 continue
-        ledger.mapped(path, f"{shown}: no rule opens it")
+        after = {rule.get("host") or rule["ecosystem"] for rule in draft.egress}
+        off = ", ".join(clean(name, 60) for name in before if name not in after)
+        ledger.mapped(path, f"{shown}: no rule opens it" + (f"; taken off: {off}" if off else ""))
 
 
 def _reaches(host: str, blocked: str) -> bool:

@@ -106,10 +106,11 @@ def _output(
     kind = KINDS[key]
     name = key.replace("-", "_")[:40]
     if item is False:
+        draft.refused.add(name)
         ledger.mapped(where, "not declared, so not possible")
         return
-    if name in draft.outputs:
-        ledger.stricter(where, f"outputs.{name} of the importing file stands")
+    if name in draft.outputs or name in draft.refused:
+        ledger.stricter(where, f"what the importing file says of {key} stands")
         return
     settings = {kind.names: item} if isinstance(item, list) and kind.names else mapping(item)
     output = Output(

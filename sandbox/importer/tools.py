@@ -111,6 +111,7 @@ def _bash(value: Any, where: Path, ledger: Ledger) -> None:
 
 def _github(value: Any, where: Path, ledger: Ledger, draft: Draft) -> None:
     if value is False:
+        draft.refused.add("github")
         ledger.mapped(where, "no GitHub tool")
         return
     settings = mapping(value)
@@ -139,7 +140,7 @@ def _github(value: Any, where: Path, ledger: Ledger, draft: Draft) -> None:
         )
         ledger.implied((*where, "min-integrity"), Kind.APPROXIMATED, said)
     found = _SECRET.search(str(settings.get("github-token"))[:1000])
-    if names:
+    if names and "github" not in draft.refused:
         draft.tools["github"] = {
             "url": _GITHUB,
             "transport": "http",
@@ -190,7 +191,10 @@ def _server(name: str, settings: dict[str, Any], where: Path, ledger: Ledger, dr
         text = "a command is not started on the host: build the server as an image, and declare it under tools:"
         ledger.lost(where, text)
         return
-    if not reads or inner is not settings or own in draft.tools:
+    if own in draft.tools:
+        ledger.stricter(where, f"the first server of the name {own} stands")
+        return
+    if not reads or inner is not settings:
         text = "no read tool is named, so the server is not connected: declare it under tools: with its read tools"
         ledger.stricter(where, text)
         return

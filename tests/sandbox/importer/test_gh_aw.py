@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 from sandbox.checks import check
 from sandbox.findings import FindingsError
 from sandbox.importer.gh_aw import import_gh_aw, render
-from sandbox.importer.limits import glob
 from sandbox.importer.notes import Imported, Kind, Note, key_paths
+from sandbox.importer.patterns import glob
 from sandbox.importer.source import split
 from sandbox.resolve import resolve
 from sandbox.source import MAX_BYTES, parse
@@ -290,3 +290,24 @@ def test_any_bytes_are_an_import_or_a_finding(text: bytes, changes: list[tuple[i
         place = at % len(text)
         text = text[:place] + replacement + text[place + len(replacement) // 2 :]
     assert_sound(text)
+
+
+def test_what_is_taken_off_is_said() -> None:
+    imported = taken("network: {allowed: ['*.example.com', a.example.net], blocked: [cdn.example.com]}")
+    assert note(imported, "network.blocked[0]").text.endswith("taken off: *.example.com")
+    assert [rule.host for rule in workflow(imported).stages[0].egress] == ["a.example.net"]
+
+
+def test_texts_of_the_source_never_leave_their_place_in_the_workflow() -> None:
+    hostile = 'x"\\n- y: [z]'
+    imported = taken(f"description: 'a\n\n  stages: []'\nenv: {{A: '{hostile}', B: on, C: '1e3', D: 'null', E: 0x1F}}")
+    assert workflow(imported).stages[0].env == {"A": hostile, "B": "on", "C": "1e3", "D": "null", "E": "0x1F"}
+    assert len(workflow(imported).stages) == 1
+
+
+def test_an_import_brings_nothing_back_that_was_switched_off() -> None:
+    shared = b"---\ntools: {github: null}\nsafe-outputs: {add-comment: null, create-issue: null}\n---\n"
+    main = b"---\nimports: [s.md]\ntools: {github: false}\nsafe-outputs: {add-comment: false}\n---\n"
+    flow = workflow(import_gh_aw(main, "test.md", read=lambda path: shared if path == "s.md" else None))
+    assert list(flow.outputs) == ["create_issue"]
+    assert flow.stages[0].tools == {}
