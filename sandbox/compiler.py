@@ -158,7 +158,7 @@ def _student(workflow: Workflow, facts: Facts) -> Student | None:
         model=workflow.lineage.student.model,
         init_root=workflow.lineage.student.init_root,
         policy="no-same-init",
-        verdict=facts.exposure or "unknown",
+        verdict=cast("Any", facts.exposure or "unknown"),
         exceptions=sorted(facts.files[path].digest for path in workflow.lineage.exceptions),
     )
 

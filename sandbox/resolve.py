@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
@@ -21,6 +21,9 @@ from sandbox.ecosystems import ecosystem_hosts
 from sandbox.registry import FOLDER
 from sandbox.source import HIDDEN
 from sandbox.workflow import Workflow
+
+if TYPE_CHECKING:
+    from sandbox.lineage.types import LineageFacts
 
 MAX_INPUT = 256 << 20
 MAX_SCHEMA = 1 << 20
@@ -47,7 +50,8 @@ class Facts:
     ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry: str | None = None
     rules: str | None = None
-    exposure: Literal["human", "cross", "same_init", "unknown"] | None = None
+    lineage: LineageFacts | None = None
+    exposure: str | None = None
     today: date = field(default_factory=date.today)
 
 
@@ -111,7 +115,7 @@ def resolve(
             problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
     wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
     wanted |= {rule.ecosystem for tool in workflow.tools.values() for rule in tool.egress if rule.ecosystem}
-    return Facts(
+    facts = Facts(
         files=files,
         schemas=schemas,
         images=images,
@@ -120,6 +124,19 @@ def resolve(
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         rules=digest(FILE.read_bytes()),
     )
+    return facts if workflow.lineage is None else _with_lineage(workflow, root, facts)
+
+
+def _with_lineage(workflow: Workflow, root: Path, facts: Facts) -> Facts:
+    """Add what past runs say of the student's data, and how exposed that leaves it."""
+    from sandbox.lineage.commands import exposure, verdict_of  # most workflows have no student
+    from sandbox.lineage.facts import gather
+
+    digests = {path: fact.digest for path, fact in facts.files.items()}
+    found = gather(workflow, root, digests, lambda name: read_inside(root, name, MAX_SCHEMA))
+    if found is None:
+        return facts
+    return replace(facts, lineage=found, exposure=exposure(verdict_of(workflow, digests, found)))
 
 
 def _hidden(path: str, data: bytes) -> tuple[int, int, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, models, outputs, schemas, stages, suppress, tools
+from sandbox.checks import egress, lineage, models, outputs, schemas, stages, suppress, tools
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *schemas.CHECKS,
     *outputs.CHECKS,
     *secrets_.CHECKS,
+    *lineage.CHECKS,
 )
 
 

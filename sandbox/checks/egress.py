@@ -26,7 +26,7 @@ def host_problem(host: str, *, wildcard: bool = True) -> tuple[str, str] | None:
         return "CSM-C020", f'"{host}" is an IP address; rules name hosts'
     if "*" in bare or (host != bare and len(labels) < 2):
         return "CSM-C019", f'"{host}" is too wide'
-    if len(labels) < 2 or len(bare) > 253 or not all(_LABEL.match(label) for label in labels):
+    if len(labels) < 2 or len(bare) > 253 or not all(map(_LABEL.match, labels)) or not labels[-1][0].isalpha():
         return "CSM-C007", f'"{host}" is not a host name in lower-case ASCII'
     return None
 

@@ -54,9 +54,9 @@ def run_argument(function: F) -> F:
 
 def main() -> NoReturn:
     """Run the command line."""
-    from sandbox.cli import host, plans, runs
+    from sandbox.cli import host, more, plans, runs
 
-    for module in (plans, runs, host):
+    for module in (plans, more, runs, host):
         for command in module.COMMANDS:
             app.add_command(command)
     code: int | None

@@ -28,8 +28,8 @@ from tests.sandbox.test_findings import CASES, prepare
 
 PIECES = [
     *(b":", b"{", b"}", b"[", b"]", b"\n", b"- ", b"&a ", b"*a", b"'", b'"', b"\xff", b"\t", b"0", b"#", b"|", b">"),
-    *(b"<<: ", b"null", b"~", b"true", b"1e999", b".nan", b"0x1", b"-1", b"9" * 30, b"!!str ", b"---\n", b"\x00", b"\r"),
-    *(b"stages", b"outputs: ", b"models: {}", b"../", b"/etc/passwd", b"*.com", b"127.0.0.1", b"{a: [b, {c: d}]}"),
+    *(b"<<: ", b"null", b"~", b"true", b"1e999", b".nan", b"0x1", b"-1", b"9" * 30, b"!!str ", b"\x00", b"\r"),
+    *(b"---\n", b"stages", b"outputs: ", b"models: {}", b"../", b"/etc/passwd", b"*.com", b"127.0.0.1", b"{a: [b]}"),
     *("\u200b".encode(), "\U0001f600".encode()),
 ]  # fmt: skip
 

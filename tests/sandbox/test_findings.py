@@ -96,6 +96,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("host: data.example.com", "host: Data.Example.com", "CSM-C007", "Data.Example"),
     ("host: data.example.com", "host: data.example.com.", "CSM-C007", "data.example.com."),
     ("host: data.example.com", "host: localhost", "CSM-C007", "localhost"),
+    ("host: data.example.com", "host: data.example.1om", "CSM-C007", "data.example.1om"),
     ("host: data.example.com", 'host: "data.example.com\\nevil.example.com"', "CSM-C007", '"data.example'),
     ("host: data.example.com", "host: 'user@data.example.com'", "CSM-C007", "'user@"),
     ("host: data.example.com", "host: 'data.example.com/path'", "CSM-C007", "'data.example.com/path"),
