@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,12 @@ def compile_project(project: Project, engine: Engine) -> Plan:
     if project.workflow is None or project.document is None or has_errors(project.findings):
         raise FindingsError(project.findings)
     images = {name: engine.image_id(name) for name in wanted_images(project.workflow)}
-    facts = resolve(project.workflow, project.root, images, project.fragments)
+    info = engine.info()
+    facts = replace(
+        resolve(project.workflow, project.root, images, project.fragments),
+        host_cpus=info.get("NCPU"),
+        host_memory=info.get("MemTotal"),
+    )
     findings = check(project.workflow, project.document, facts)
     if has_errors(findings):
         raise FindingsError(findings)

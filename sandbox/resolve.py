@@ -52,6 +52,8 @@ class Facts:
     rules: str | None = None
     lineage: LineageFacts | None = None
     exposure: str | None = None
+    host_cpus: int | None = None
+    host_memory: int | None = None
     today: date = field(default_factory=date.today)
 
 

@@ -33,6 +33,9 @@ SETTINGS = {
 }
 """What each kind of sink needs to know."""
 
+PROTECTED = {".git", ".casemate", "casemate.lock", "approvers"}
+"""What an accepted write must never touch: the record, the approvals, and the keys of those who give them."""
+
 _OPTIONAL = {"secret", "mode", "base"}
 
 
@@ -96,12 +99,7 @@ def paths(subject: Subject) -> Iterator[Finding]:
             continue
         pure = PurePosixPath(output.sink.path)
         where = ("outputs", name, "sink", "path")
-        if (
-            pure.is_absolute()
-            or ".." in pure.parts
-            or "\\" in output.sink.path
-            or pure.parts[0] in (".git", ".casemate")
-        ):
+        if pure.is_absolute() or ".." in pure.parts or "\\" in output.sink.path or pure.parts[0] in PROTECTED:
             yield subject.finding("CSM-C021", f'"{clean(output.sink.path, 100)}" leaves the project', *where)
         if str(pure) in seen:
             yield subject.finding("CSM-C033", f'"{pure}" is written by two outputs', *where)

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.topology import agent_env
+from sandbox.workflow import quantity
 
 # fmt: off
 WEAKENING = frozenset(
@@ -108,6 +109,28 @@ def images(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C024", f'unknown image "{stage.image}"', "stages", index, "image", hint=hint)
 
 
+def unpinned(subject: Subject) -> Iterator[Finding]:
+    """C025: an image whose name can come to mean another one (a warning): compile pins what it means today."""
+    for index, stage in enumerate(subject.workflow.stages):
+        if not stage.image.startswith("casemate/") and "@sha256:" not in stage.image:
+            message = f'"{stage.image}" may mean another image tomorrow'
+            hint = "name it by digest: image@sha256:…"
+            where = ("stages", index, "image")
+            yield subject.finding("CSM-C025", message, *where, hint=hint, severity=Severity.WARNING)
+
+
+def host_limits(subject: Subject) -> Iterator[Finding]:
+    """C030: more than the engine's host has. Silent where no engine was asked."""
+    facts = subject.facts
+    for index, stage in enumerate(subject.workflow.stages):
+        if facts.host_cpus and stage.limits.cpu > facts.host_cpus:
+            message = f"cpu: {stage.limits.cpu:g}, and the host has {facts.host_cpus}"
+            yield subject.finding("CSM-C030", message, "stages", index, "limits", "cpu")
+        if facts.host_memory and quantity(stage.limits.memory) > facts.host_memory:
+            message = f"memory: {stage.limits.memory}, and the host has {facts.host_memory >> 20} MiB"
+            yield subject.finding("CSM-C030", message, "stages", index, "limits", "memory")
+
+
 def hidden(subject: Subject) -> Iterator[Finding]:
     """C034: a prompt with characters that its reader does not see."""
     for name, item in subject.workflow.inputs.items():
@@ -185,4 +208,17 @@ def _without_secrets(subject: Subject, index: int) -> Iterator[Finding]:
             yield subject.finding("CSM-C047", message, "stages", index, "outputs", position)
 
 
-CHECKS = (duplicate_names, needs, inputs, environment, limits, images, hidden, idle, shards, profiles)
+CHECKS = (
+    duplicate_names,
+    needs,
+    inputs,
+    environment,
+    limits,
+    images,
+    unpinned,
+    host_limits,
+    hidden,
+    idle,
+    shards,
+    profiles,
+)

@@ -69,7 +69,7 @@ def import_() -> None:
 
 
 @import_.command(name="gh-aw")
-@click.argument("file", type=PATH, metavar="FILE.md")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("-o", "--output", type=PATH, help="The folder to write to (beside FILE.md, with its name).")
 @click.option("--accept", multiple=True, metavar="KEY", help="A restriction without equivalent that you answer for.")
 def gh_aw(file: Path, output: Path | None, accept: tuple[str, ...]) -> int:
@@ -90,6 +90,10 @@ def gh_aw(file: Path, output: Path | None, accept: tuple[str, ...]) -> int:
         raise CasemateError("CSM-C001", f"{file}: {error.strerror}", exit_code=ExitCode.USAGE) from error
     imported = import_gh_aw(text, file.name, read=read)
     warn(render(imported))
+    unknown = set(accept) - {note.key for note in imported.notes}
+    if unknown:
+        message = f"no such key to accept: {', '.join(sorted(unknown))}"
+        raise CasemateError("CSM-R018", message, exit_code=ExitCode.USAGE)
     lost = [note.key for note in imported.unaccepted(accept)]
     if lost:
         warn(f"nothing is written: answer for each of these with --accept: {', '.join(lost)}")

@@ -243,6 +243,40 @@ def test_a_plan_file_runs_like_its_workflow_and_a_changed_one_does_not(lab: Lab)
         assert "Traceback" not in result.stderr
 
 
+def test_a_widened_workflow_does_not_run_until_it_is_approved(lab: Lab) -> None:
+    agent = PROPOSE + "asyncio.run(propose({'text': 'hello'}))\n"
+    path = lab.workflow(agent, outputs=["rows"])
+    locked = lab.cli("lock", str(path))
+    assert locked.returncode == 0, locked.stderr
+    assert lab.run(path).exit_code == 0
+    lab.workflow(agent, outputs=["rows"], egress=[{"host": "data.example.com"}])
+    result = lab.cli("run", str(path))
+    assert result.returncode == 4
+    assert "CSM-R022" in result.stderr
+    assert "data.example.com" in result.stderr
+    shown = lab.cli("lock", str(path))
+    assert "data.example.com" in shown.stdout
+    assert lab.run(path).exit_code == 0
+
+
+def test_what_would_be_ignored_is_not_run(lab: Lab) -> None:
+    result = lab.cli("run", str(lab.workflow("print(1)", retry={"attempts": 2})))
+    assert result.returncode == 4
+    assert "CSM-R021: stage agent: retry" in result.stderr
+    assert lab.left_over() == []
+
+
+def test_sarif_and_strict_are_for_ci(lab: Lab) -> None:
+    path = lab.workflow("print(1)", image="company/agent:1")
+    assert lab.cli("check", str(path)).returncode == 0
+    strict = lab.cli("check", "--strict", "--sarif", str(path))
+    assert strict.returncode == 3
+    (run,) = json.loads(strict.stdout)["runs"]
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == ("CSM-C025", "error")
+    assert result["locations"][0]["physicalLocation"]["region"]["startLine"] > 1
+
+
 @pytest.mark.parametrize("component", list(Component)[1:5])
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_trusted_image_refuses_a_slice_changed_by_one_byte(lab: Lab, component: Component, honest: bool) -> None:

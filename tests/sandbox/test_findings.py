@@ -171,6 +171,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0/name, reason: it is over, until: 2020-01-01}]\nname: example", "CSM-C044", "2020-01-01"),
     ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0/name, reason: no such thing, until: 2099-01-01}]\nname: example", "CSM-C044", "{rule"),
     ("name: example", "suppress: [{rule: CSM-C042, at: /stages/0, until: 2099-01-01}]\nname: example", "CSM-C006", "{rule"),
+    ("    image: casemate/agent-python\n    run: [python, /inputs/agent.py]\n    needs", "    image: company/agent:1\n    run: [a]\n    needs", "CSM-C025", "company/agent:1"),
+    ("path: out/rows.parquet", "path: approvers/rows.jsonl", "CSM-C021", "approvers/rows"),
     ("name: example", "imports: [{path: absent.yaml, digest: 'sha256:" + "0" * 64 + "'}]\nname: example", "CSM-C036", "{path"),
     ("name: example", "imports: [{path: absent.yaml}]\nname: example", "CSM-C006", "{path"),
     ("bounds: {score:", "bounds: {scroe:", "CSM-C029", "scroe"),
