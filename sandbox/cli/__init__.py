@@ -1,5 +1,5 @@
-"""The command line: `base` (errors and output), then one file a family of verbs: `plans`, `runs`, `host`."""
+"""The command line: `main` is the entry, `base` what verbs share; a file a family: `plans`, `more`, `runs`, `host`."""
 
-from sandbox.cli.base import main
+from sandbox.cli.main import main
 
 __all__ = ["main"]

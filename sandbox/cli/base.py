@@ -1,4 +1,4 @@
-"""What every verb shares: arguments, output, and how a failure is told. No traceback reaches a user.
+"""What every verb shares: arguments, output, and how a failure is told.
 
 Imports are kept light, and each verb brings its own: `casemate check` answers in a fraction of a second.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -31,12 +31,6 @@ PATH = click.Path(path_type=Path)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="casemate")
-def app() -> None:
-    """Run AI agents that nobody trusts: sealed cells, watched doors, validated writes."""
-
-
 def workflow_argument(function: F) -> F:
     """The argument of verbs that take a workflow."""
     return click.argument("workflow", type=PATH, metavar="WORKFLOW")(function)
@@ -50,35 +44,6 @@ def either_argument(function: F) -> F:
 def run_argument(function: F) -> F:
     """The argument of verbs that look at a run."""
     return click.argument("run", default="latest", metavar="RUN")(function)
-
-
-def main() -> NoReturn:
-    """Run the command line."""
-    from sandbox.cli import host, more, plans, runs
-
-    for module in (plans, more, runs, host):
-        for command in module.COMMANDS:
-            app.add_command(command)
-    code: int | None
-    try:
-        code = app(standalone_mode=False)
-    except CasemateError as error:
-        code = fail(error)
-    except FindingsError as error:
-        code = report_findings(error.findings, as_json=False)
-    except click.exceptions.Exit as done:
-        code = done.exit_code
-    except click.ClickException as error:
-        warn(f"CSM-R018: {error.format_message()}")
-        code = ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.DONE
-    except Exception as error:  # noqa: BLE001 - a user sees a code, not our stack
-        code = fail(CasemateError("CSM-R019", f"{type(error).__name__}: {error}"))
-    sys.exit(int(code or 0))
 
 
 def say(text: str) -> None:
