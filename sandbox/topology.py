@@ -37,6 +37,8 @@ IMAGES = {
 
 PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 RELAY_READY = b"Loading success"
+RELAY = ("/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/casemate/haproxy.cfg")
+RELAY_GRACE_S = 120
 
 
 class Network(StrEnum):
@@ -255,6 +257,8 @@ class _Layout:
             role="relay",
             image=self._images[IMAGES["relay"]],
             uid=UIDS["relay"],
+            # When nobody is left to end the stage, its doors close by themselves.
+            command=("timeout", str(limits.wall_s + RELAY_GRACE_S), *RELAY),
             mounts=(
                 *(Mount(self.name(f"{part}-{door}"), f"/doors/{door}", read_only=True) for door in DOORS),
                 # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
