@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything on a fresh Debian-like machine, and reuse it all the next time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit rooms e2e attack lint dev setup lock docs-check clean
+.PHONY: help demo test unit rooms e2e attack lint dev setup schemas lock docs-check clean
 
 PY ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -47,6 +47,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 
 setup: dev ## environment, Docker engine, trusted images
 	@$(BIN)/casemate doctor --fix
+
+schemas: dev ## generate the JSON Schemas from their types
+	$(BIN)/python -m tests.schemas
 
 lock: dev ## resolve the lock files anew
 	$(BIN)/python -m tests.lock
