@@ -21,11 +21,13 @@ llm, the LLM API proxy: holds the provider keys, has no network but a tunnel
 `llm.types`           the words
 `llm.charges`         what a call may cost at most, and what it cost (pure)
 `llm.ledger`          reserve, then settle: SQLite
+`llm.formats`         the wire formats, one file each, and the table of who speaks which (pure)
 `llm.request`         what an agent asks to what a provider is asked (pure)
 `llm.response`        what a provider answers: usage, model, redaction (pure)
 `llm.stream`          the same for a stream of events (pure)
+`llm.denials`         what an agent is told when it is refused (pure)
 `llm.upstream`        the pooled client through the tunnel
 `llm.door`            a stage's door: connections, routes, denials
-`llm.chat`            one chat completion, from reservation to settlement
+`llm.call`            one call of a model, from reservation to settlement
 `llm.app`             all doors of a slice
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 from policies.errors import CasemateError
 from policies.plan import Model
 from policies.slices import Birth, LlmSlice, up_door
+from proxy.llm.call import Calls
 from proxy.llm.charges import ceiling
-from proxy.llm.chat import Chat
 from proxy.llm.door import Door
 from proxy.llm.ledger import Ledger
 from proxy.llm.upstream import Upstream
@@ -39,9 +39,9 @@ async def llm_proxy(
         for stage in part.stages:
             scopes = {f"stage/{stage.stage}": ceiling(stage.limits), RUN: ceiling(part.budget)}
             mine = {alias: upstreams[alias] for alias in stage.models}
-            chat = Chat(stage.stage, mine, ledger, scopes, events)
+            calls = Calls(stage.stage, mine, ledger, scopes, events)
             await _open(
-                stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), chat, events)
+                stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), calls, events)
             )
         yield
 

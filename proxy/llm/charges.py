@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policies.plan import Budget, Limits, Price
 from proxy.llm.types import Amount, Dimension, Usage
 
@@ -14,26 +16,24 @@ SLACK_TOKENS = 16
 
 def cost(usage: Usage, price: Price) -> int:
     """Return nano-USD."""
-    return usage.input * price.input + usage.output * price.output
+    return (usage.input + usage.surcharge) * price.input + usage.output * price.output
 
 
-def worst_case(input_tokens: int, max_output: int, price: Price) -> Amount:
-    """Return what one call reserves: its whole input bound and its whole output ceiling."""
-    usage = Usage(input=input_tokens, output=max_output, complete=False)
-    return Amount(calls=1, tokens=input_tokens + max_output, usd_nanos=cost(usage, price))
+def charge(usage: Usage, price: Price) -> Amount:
+    """Return what one call reserves, given its worst usage, or has cost, given the provider's.
 
-
-def settled(usage: Usage, price: Price) -> Amount:
-    """Return what one call has cost. It may pass the reservation: a provider's bill is a fact, not a request."""
+    The second may pass the first: a provider's bill is a fact, not a request.
+    """
     return Amount(calls=1, tokens=usage.input + usage.output, usd_nanos=cost(usage, price))
 
 
-def counted(input_tokens: int, output_bytes: int, max_output: int) -> Usage:
+def counted(worst: Usage, output_bytes: int, *, hidden: bool = False) -> Usage:
     """Return the charge for a stream that ended without the provider's word: never zero, never too little.
 
-    A token is at least one byte, so the bytes that were seen are an upper bound of the tokens that were seen.
+    A token is at least one byte, so the bytes that were seen are an upper bound of the tokens that were seen. Where
+    some may be hidden, the whole ceiling is owed.
     """
-    return Usage(input=input_tokens, output=min(output_bytes, max_output), complete=False)
+    return worst if hidden else replace(worst, output=min(output_bytes, worst.output))
 
 
 def outruns(chunks: int, output_bytes: int, max_output: int) -> bool:

@@ -12,9 +12,11 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from policies.errors import denial
 from policies.events import Attribute, EventLogError, clean
 from policies.vocabulary import EventName, Verdict
+from proxy.llm.denials import shape
+from proxy.llm.formats.base import Format
+from proxy.llm.formats.table import ROUTES
 from proxy.llm.types import Refused
 from proxy.start import Events
 
@@ -25,9 +27,10 @@ MAX_CONNECTIONS = 256
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
-ROUTES: Final = ["POST /v1/chat/completions", "GET /v1/models", "HEAD /", "GET /"]
+ALLOWED: Final = [*(f"POST {path}" for path in ROUTES), "GET /v1/models", "HEAD /", "GET /"]
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Serve = Callable[[web.BaseRequest, Format], Awaitable[web.StreamResponse]]
 Protocol = web.RequestHandler
 
 _log = structlog.get_logger()
@@ -102,25 +105,19 @@ class LimitedServer(web.Server):
             timer.cancel()
 
 
-def answer(refused: Refused) -> web.Response:
-    """Return a refusal in the one shape of every door, which OpenAI clients read as an error as well."""
-    response = web.json_response(shape(refused), status=refused.status)
+def answer(refused: Refused, form: Format | None) -> web.Response:
+    """Return a refusal as the clients of the format read it."""
+    response = web.json_response(shape(refused, form), status=refused.status)
     if refused.retry_after is not None:
         response.headers["Retry-After"] = refused.retry_after
     return response
 
 
-def shape(refused: Refused) -> dict[str, object]:
-    """Return the JSON of a refusal."""
-    hint = refused.hint or refused.reason
-    return denial(refused.code, "llm", hint=clean(hint), allowed=refused.allowed, **refused.more)
-
-
 class Door:
-    """Routes of one stage. `chat` serves a chat completion; `aliases` are what the stage may name."""
+    """Routes of one stage. `serve` serves a call; `aliases` are what the stage may name."""
 
-    def __init__(self, stage: str, aliases: list[str], chat: Handler, events: Events) -> None:
-        self._stage, self._aliases, self._chat, self._events = stage, aliases, chat, events
+    def __init__(self, stage: str, aliases: list[str], serve: Serve, events: Events) -> None:
+        self._stage, self._aliases, self._serve, self._events = stage, aliases, serve, events
         self.server = LimitedServer(self.handle, self._tell)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -132,7 +129,7 @@ class Door:
             return self._deny(request, refused)
         except EventLogError:
             _log.error("event log broken")
-            return _closing(Refused("CSM-P019", "the event log is broken", status=500))
+            return _closing(Refused("CSM-P019", "the event log is broken", status=500), _form(request))
         except ConnectionError:
             raise  # the agent hung up; what it cost has been settled
         except Exception as error:  # noqa: BLE001 - an internal failure at a door is a denial
@@ -145,16 +142,17 @@ class Door:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         # The path as it was sent: an absolute URL, `//host` or an encoded slash equals no route. A query is ignored.
         path, _, _ = request.raw_path.partition("?")
+        form = _form(request)
         match request.method, path:
-            case "POST", "/v1/chat/completions":
-                return await self._chat(request)
+            case "POST", _ if form is not None:
+                return await self._serve(request, form)
             case "GET", "/v1/models":
                 return web.json_response({"object": "list", "data": [_model(alias) for alias in self._aliases]})
             case (("GET" | "HEAD"), "/"):
                 return web.Response()
             case _:
-                hint = "this door serves chat completions and its list of models"
-                raise Refused("CSM-P020", f"{request.method} {clean(path, 200)}", allowed=ROUTES, hint=hint)
+                hint = "this door serves calls of models, and its list of them"
+                raise Refused("CSM-P020", f"{request.method} {clean(path, 200)}", allowed=ALLOWED, hint=hint)
 
     def _tell(self, refused: Refused, request: web.BaseRequest | None = None) -> None:
         attrs: dict[str, Attribute] = {"http.response.status_code": refused.status}
@@ -180,11 +178,16 @@ class Door:
             # a second answer in the middle of the first could be read as anything
             request.protocol.force_close()
             raise ConnectionAbortedError("an answer had begun")
-        return answer(refused) if request.content.is_eof() else _closing(refused)
+        form = _form(request)
+        return answer(refused, form) if request.content.is_eof() else _closing(refused, form)
 
 
-def _closing(refused: Refused) -> web.Response:
-    response = answer(refused)
+def _form(request: web.BaseRequest) -> Format | None:
+    return ROUTES.get(request.raw_path.partition("?")[0])
+
+
+def _closing(refused: Refused, form: Format | None = None) -> web.Response:
+    response = answer(refused, form)
     response.force_close()
     return response
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
 from policies.canonical import Json, StrictJsonError, strict_loads
 from policies.events import clean
-from proxy.llm.types import Refused, Usage
+from proxy.llm.charges import counted
+from proxy.llm.formats.base import Format
+from proxy.llm.types import LlmRequest, Refused, Usage
 
 REDACTED = b"[redacted]"
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})")
@@ -15,12 +18,11 @@ _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A whole answer that was judged. `usage` is None where the provider gave none."""
+    """A whole answer that was judged. `usage` is counted here where the provider gave none."""
 
     body: bytes
-    model: str
-    usage: Usage | None
-    output_bytes: int
+    model: str | None
+    usage: Usage
 
 
 def redact(data: bytes, key: str | None) -> bytes:
@@ -50,15 +52,25 @@ def error_text(data: bytes, key: str | None) -> str:
     return clean(redact(data, key).decode("utf-8", "replace"), 300)
 
 
-def read_answer(data: bytes, configured: str) -> Answer:
-    """Judge a whole answer; raise `Refused` (P026, P029)."""
-    body = read_object(data)
-    if not same_model(body.get("model"), configured):
+def failed(error: Json, key: str | None) -> Refused:
+    """Return the refusal of an answer that a provider gave up, with its words."""
+    text = error_text(json.dumps(error, ensure_ascii=False).encode("utf-8", "replace"), key)
+    return Refused("CSM-P025", "the provider failed during the answer", status=502, hint=f"the provider said: {text}")
+
+
+def read_answer(data: bytes, request: LlmRequest, form: Format, key: str | None) -> Answer:
+    """Judge a whole answer; raise `Refused` (P025, P026, P029)."""
+    said = form.answer(body := read_object(data))
+    if said is None and not same_model(body.get("model"), request.model.model) and not form.free:
         raise other_model(body.get("model"))
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise _unusable("no choices")
-    return Answer(body=data, model=str(body["model"]), usage=usage_of(body), output_bytes=text_bytes(choices))
+    if said is None:
+        raise _unusable("no answer in it")
+    if said.failed is not None:
+        raise failed(said.failed, key)
+    if said.names and not same_model(said.model, request.model.model):
+        raise other_model(said.model)
+    usage = said.usage or counted(request.worst, said.output_bytes, hidden=request.hidden)
+    return Answer(body=redact(data, key), model=str(said.model) if said.names else None, usage=usage)
 
 
 def read_object(data: bytes) -> dict[str, Json]:
@@ -70,31 +82,6 @@ def read_object(data: bytes) -> dict[str, Json]:
     if not isinstance(body, dict):
         raise _unusable("not an object")
     return body
-
-
-def usage_of(body: dict[str, Json]) -> Usage | None:
-    """Return the provider's count of tokens, if it gave one that can be believed to be a count."""
-    match body.get("usage"):
-        case {"prompt_tokens": int() as given, "completion_tokens": int() as made} if given >= 0 and made >= 0:
-            return Usage(input=min(given, 2**40), output=min(made, 2**40), complete=True)
-        case _:
-            return None
-
-
-def text_bytes(choices: list[Json]) -> int:
-    """Return how many bytes a model wrote, in whatever field: text, refusal, reasoning, tool calls."""
-    total, stack = 0, [c.get("delta", c.get("message")) for c in choices if isinstance(c, dict)]
-    while stack:
-        match stack.pop():
-            case str() as text:
-                total += len(text.encode("utf-8", "replace"))
-            case dict() as fields:
-                stack.extend(value for name, value in fields.items() if name not in ("role", "id", "type"))
-            case list() as items:
-                stack.extend(items)
-            case _:
-                pass
-    return total
 
 
 def _unusable(reason: str) -> Refused:

@@ -6,14 +6,15 @@ provider's, but for its key.
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
-from policies.errors import denial
-from policies.vocabulary import Verdict
+from policies.canonical import Json
 from proxy.llm.charges import counted, outruns
-from proxy.llm.response import other_model, read_object, redact, same_model, text_bytes, usage_of
-from proxy.llm.types import ChatRequest, Refused, Usage
+from proxy.llm.formats.base import Format
+from proxy.llm.response import failed, other_model, read_object, redact, same_model
+from proxy.llm.types import LlmRequest, Refused, Usage
 
+DONE = b"[DONE]"
 MAX_EVENT = 1024 * 1024
 """Bytes of one event of a stream."""
 
@@ -22,10 +23,10 @@ MAX_STREAM = 32 * 1024 * 1024
 
 
 class StreamJudge:
-    """Takes the provider's bytes, returns those that may go on; raises `Refused` (P026, P027, P029) where to cut."""
+    """Takes the provider's bytes, returns those that may go on; raises `Refused` (P025 to P029) where to cut."""
 
-    def __init__(self, request: ChatRequest, key: str | None) -> None:
-        self._request, self._key, self._buffer, self._total = request, key, b"", 0
+    def __init__(self, request: LlmRequest, form: Format, key: str | None) -> None:
+        self._request, self._form, self._key, self._buffer, self._total = request, form, key, b"", 0
         self.model: str | None = None
         self.usage: Usage | None = None
         self.chunks = self.output_bytes = 0
@@ -33,8 +34,6 @@ class StreamJudge:
 
     def feed(self, data: bytes) -> bytes:
         """Judge what came; return the whole events that may go on now."""
-        if self.finished and data.strip():
-            raise Refused("CSM-P029", "data after the end of the stream", status=502)
         self._total += len(data)
         self._buffer = (self._buffer + data).replace(b"\r\n", b"\n")
         if self._total > MAX_STREAM:
@@ -60,39 +59,45 @@ class StreamJudge:
         """Return what the stream cost: the provider's word once it has ended, else what passed by, and never less."""
         if self.finished and self.usage is not None:
             return self.usage
-        least = counted(self._request.input_tokens, self.output_bytes, self._request.max_output)
+        least = counted(self._request.worst, self.output_bytes, hidden=self._request.hidden)
         said = self.usage.output if self.usage is not None else 0
-        return Usage(input=least.input, output=max(least.output, said), complete=False)
+        return replace(least, output=max(least.output, said))
 
     def _judge(self, event: bytes) -> bool:
         """Whether an event goes on."""
-        if self.finished:
-            raise Refused("CSM-P029", "data after the end of the stream", status=502)
         if b"\r" in event:
             raise Refused("CSM-P029", "a line end that clients read in two ways", status=502)
-        lines = [line for line in event.split(b"\n") if line.startswith(b"data:")]
-        data = b"\n".join(line.removeprefix(b"data:").removeprefix(b" ") for line in lines)
+        lines = event.split(b"\n")
+        data = b"\n".join(x.removeprefix(b"data:").removeprefix(b" ") for x in lines if x.startswith(b"data:"))
+        if self.finished and data == DONE:
+            return False  # some servers say so after an end that said so already
+        if self.finished:
+            raise Refused("CSM-P029", "data after the end of the stream", status=502)
         if not data:
             return True  # a comment, which keeps the connection alive
-        if data == b"[DONE]":
+        if data == DONE and not self._form.named:
             self.finished = True
             return True
         body = read_object(data)
-        if "error" in body:
-            raise Refused("CSM-P025", "the provider failed during the stream", status=502)
-        if not same_model(body.get("model"), self._request.model.model):
-            raise other_model(body.get("model"))
-        self.model = str(body["model"])
-        self.usage = usage_of(body) or self.usage
-        choices = body.get("choices")
-        size = text_bytes(choices) if isinstance(choices, list) else 0
-        self.chunks, self.output_bytes = self.chunks + (size > 0), self.output_bytes + size
+        self._check_name(lines, body)
+        said = self._form.event(body, self.usage)
+        if said.failed is not None:
+            raise failed(said.failed, self._key)
+        if said.names:
+            if not same_model(said.model, self._request.model.model):
+                raise other_model(said.model)
+            self.model = str(said.model)
+        elif self.model is None and said.output_bytes:
+            raise other_model(None)  # an answer before the name of who answers
+        self.usage, self.finished = said.usage, said.ended
+        self.chunks, self.output_bytes = self.chunks + (said.output_bytes > 0), self.output_bytes + said.output_bytes
         if outruns(self.chunks, self.output_bytes, self._request.max_output):
             raise Refused("CSM-P027", f"over the {self._request.max_output} tokens of output that were reserved")
-        return bool(choices) or self._request.wants_usage
+        return said.passes or self._request.wants_usage
 
-
-def cut(refused: Refused) -> bytes:
-    """Return the last event of a stream that was cut, in the shape of every denial."""
-    shape = denial(refused.code, "llm", hint=refused.hint or refused.reason, verdict=Verdict.DENY.value)
-    return b"data: " + json.dumps(shape).encode() + b"\n\n"
+    def _check_name(self, lines: list[bytes], body: dict[str, Json]) -> None:
+        """Refuse an event whose name and body differ: some clients go by the one, some by the other."""
+        names = [line.removeprefix(b"event:").strip() for line in lines if line.startswith(b"event:")]
+        kind = body.get("type")
+        if self._form.named and (not isinstance(kind, str) or any(name != kind.encode() for name in names)):
+            raise Refused("CSM-P029", "an event without a type, or under another name", status=502)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,24 +39,40 @@ class Amount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one call. `complete` is false where we counted because the provider did not say."""
+    """Tokens of one call. `complete` is false where we counted because the provider did not say.
+
+    `surcharge` is what the input costs beyond its rate, in tokens of input: writing to a provider's cache.
+    """
 
     input: int
     output: int
     complete: bool
+    surcharge: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """A checked chat completion. `body` is what the provider gets; `input_tokens` is an upper bound."""
+class LlmRequest:
+    """A checked request. `body`, `headers` and `query` are what the provider gets.
+
+    `input_tokens` and `surcharge` are upper bounds; `hidden` says that output may be billed that is not shown.
+    """
 
     alias: str
     model: Model
     body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    query: str
     stream: bool
     wants_usage: bool
     input_tokens: int
     max_output: int
+    surcharge: int
+    hidden: bool
+
+    @property
+    def worst(self) -> Usage:
+        """What is reserved, and what is owed when the provider has not said what it was."""
+        return Usage(input=self.input_tokens, output=self.max_output, complete=False, surcharge=self.surcharge)
 
 
 Dimension = Literal["calls", "tokens", "usd_nanos"]

@@ -17,8 +17,9 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from policies.plan import Model
+from proxy.llm.formats.base import Format
 from proxy.llm.stream import MAX_STREAM
-from proxy.llm.types import ChatRequest, Refused
+from proxy.llm.types import LlmRequest, Refused
 
 CONNECT_SECONDS = 20.0
 SILENCE_SECONDS = 600.0
@@ -60,7 +61,7 @@ class Upstream:
         host = model.host if model.local is None else "model.local"
         tls = None if model.local is not None else context
         self.model, self.key = model, key
-        self.url = f"{scheme}://{host}:{model.port}{model.base_path.rstrip('/')}/chat/completions"
+        self._base = f"{scheme}://{host}:{model.port}{model.base_path.rstrip('/')}"
         self._session = aiohttp.ClientSession(
             connector=TunnelConnector(socket, model.host, tls),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -79,21 +80,28 @@ class Upstream:
         await self._session.close()
 
     @asynccontextmanager
-    async def ask(self, request: ChatRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def ask(self, request: LlmRequest, form: Format) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and return its response, whose body was not read. Raises `aiohttp.ClientError`, `OSError`."""
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if request.stream else "application/json",
             "Accept-Encoding": "identity",  # what cannot be read cannot be judged
         }
-        if self.key is not None:
-            headers["Authorization"] = f"Bearer {self.key}"
-        response = await self._session.post(self.url, data=request.body, headers=headers, allow_redirects=False)
+        headers |= {**request.headers, **credential(self.model, self.key)}
+        url = f"{self._base}{form.path}" + (f"?{request.query}" if request.query else "")
+        response = await self._session.post(url, data=request.body, headers=headers, allow_redirects=False)
         try:
             yield response
         finally:
             # A response that was not read to its end closes its connection: the provider then stops to produce.
             response.close() if not response.content.at_eof() else response.release()
+
+
+def credential(model: Model, key: str | None) -> dict[str, str]:
+    """Return the header in which a provider expects its key."""
+    if key is None:
+        return {}
+    return {"x-api-key": key} if model.provider == "anthropic" else {"Authorization": f"Bearer {key}"}
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int = MAX_STREAM) -> bytes:

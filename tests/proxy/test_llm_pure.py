@@ -11,20 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.plan import Price
-from proxy.llm.charges import counted, exceeded, outruns, replaced, settled, worst_case
-from proxy.llm.request import IMAGE_TOKENS, read_chat
+from proxy.llm.charges import charge, counted, exceeded, outruns, replaced
+from proxy.llm.formats.base import IMAGE_TOKENS
+from proxy.llm.formats.chat import CHAT
+from proxy.llm.request import read_request
 from proxy.llm.response import error_text, read_answer, redact, same_model
 from proxy.llm.stream import StreamJudge
-from proxy.llm.types import Amount, ChatRequest, Refused, Usage
+from proxy.llm.types import Amount, LlmRequest, Refused, Usage
 from tests.proxy.kit import REMOTE, TEACHER
 
 MODELS = {"teacher": TEACHER, "remote": REMOTE}
 USER = [{"role": "user", "content": "hi"}]
 
 
-def read(**fields: Any) -> ChatRequest:
+def read(**fields: Any) -> LlmRequest:
     body = {"model": "remote", "messages": USER, **fields}
-    return read_chat(json.dumps(body).encode(), MODELS)
+    return read_request(json.dumps(body).encode(), MODELS, CHAT)
 
 
 def sent(**fields: Any) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def test_row_30_a_model_that_is_not_the_stages_is_refused(alias: Any) -> None:
 )
 def test_a_body_that_is_not_strict_json_is_refused(data: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        read_chat(data, MODELS)
+        read_request(data, MODELS, CHAT)
     assert refused.value.code == "CSM-P021"
 
 
@@ -108,7 +110,7 @@ def test_a_model_without_ceiling_or_price_is_refused() -> None:
         msgspec.structs.replace(REMOTE, price=Price(input=0, output=0)),
     ):
         with pytest.raises(Refused) as refused:
-            read_chat(json.dumps({"model": "m", "messages": USER}).encode(), {"m": model})
+            read_request(json.dumps({"model": "m", "messages": USER}).encode(), {"m": model}, CHAT)
         assert refused.value.code == "CSM-P028"
 
 
@@ -149,7 +151,7 @@ def answer(**fields: Any) -> bytes:
 )  # fmt: skip
 def test_an_answer_that_cannot_be_judged_is_refused(data: bytes, code: str) -> None:
     with pytest.raises(Refused) as refused:
-        read_answer(data, "gpt-x")
+        read_answer(data, read(), CHAT, None)
     assert refused.value.code == code
 
 
@@ -159,9 +161,8 @@ def test_an_answer_that_cannot_be_judged_is_refused(data: bytes, code: str) -> N
      ({"prompt_tokens": -1, "completion_tokens": 2}, False), ({"prompt_tokens": 1.0, "completion_tokens": 2}, False)],
 )  # fmt: skip
 def test_usage_is_believed_only_if_it_is_a_count(usage: Any, known: bool) -> None:
-    judged = read_answer(answer(usage=usage), "gpt-x")
-    assert (judged.usage == Usage(input=1, output=2, complete=True)) is known
-    assert judged.output_bytes == len("hello")
+    judged = read_answer(answer(usage=usage), request := read(), CHAT, None)
+    assert judged.usage == (Usage(input=1, output=2, complete=True) if known else counted(request.worst, len("hello")))
 
 
 def test_a_key_is_taken_out_before_text_is_cut() -> None:
@@ -172,7 +173,7 @@ def test_a_key_is_taken_out_before_text_is_cut() -> None:
 
 def judge(wants_usage: bool = False, max_output: int = 64, key: str | None = None) -> StreamJudge:
     options = {"stream_options": {"include_usage": True}} if wants_usage else {}
-    return StreamJudge(read(stream=True, max_tokens=max_output, **options), key)
+    return StreamJudge(read(stream=True, max_tokens=max_output, **options), CHAT, key)
 
 
 def piece(delta: dict[str, Any] | None, **more: Any) -> bytes:
@@ -235,7 +236,7 @@ def test_a_stream_that_ends_early_is_not_taken_for_complete() -> None:
     judged.feed(piece({"content": "abc"}))
     with pytest.raises(Refused):
         judged.end()
-    assert judged.charge() == counted(judged._request.input_tokens, 3, 64)
+    assert judged.charge() == counted(judged._request.worst, 3)
 
 
 def test_trap_8_an_unfinished_stream_is_never_charged_less_than_what_was_seen() -> None:
@@ -266,8 +267,8 @@ def test_charges_add_up(spent: Amount, reserved: Amount, actual: Amount) -> None
 
 def test_costs_are_exact() -> None:
     price = Price(input=3, output=7)
-    assert worst_case(10, 5, price) == Amount(calls=1, tokens=15, usd_nanos=65)
-    assert settled(Usage(input=2, output=1, complete=True), price) == Amount(calls=1, tokens=3, usd_nanos=13)
+    assert charge(Usage(input=10, output=5, complete=False), price) == Amount(calls=1, tokens=15, usd_nanos=65)
+    assert charge(Usage(input=2, output=1, complete=True), price) == Amount(calls=1, tokens=3, usd_nanos=13)
     assert not outruns(80, 0, 64)
     assert outruns(81, 0, 64)
     assert not outruns(0, 128 * 81 - 1, 64)

@@ -1,4 +1,4 @@
-"""One chat completion, from reservation to settlement.
+"""One call of a model, from reservation to settlement.
 
 1. Read and check the request; it is written anew for the provider.
 2. Reserve the worst case in every scope; refuse when a ceiling would be passed.
@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp import web
 
 from policies.events import Attribute
 from policies.vocabulary import EventName, Verdict
-from proxy.llm.charges import counted, settled, worst_case
+from proxy.llm.charges import charge
+from proxy.llm.denials import cut
 from proxy.llm.door import read_body
+from proxy.llm.formats.base import Format
 from proxy.llm.ledger import Ledger
-from proxy.llm.request import read_chat
-from proxy.llm.response import error_text, read_answer, redact
-from proxy.llm.stream import StreamJudge, cut
-from proxy.llm.types import Amount, ChatRequest, Refused, Usage
+from proxy.llm.request import read_request
+from proxy.llm.response import error_text, read_answer
+from proxy.llm.stream import StreamJudge
+from proxy.llm.types import Amount, LlmRequest, Refused, Usage
 from proxy.llm.upstream import Upstream, read_bounded
 from proxy.start import Events
 
@@ -35,7 +37,8 @@ _NOTHING = Usage(input=0, output=0, complete=False)
 class Call:
     """What is known about a call so far; it is settled from this at any moment, a cancellation included."""
 
-    request: ChatRequest
+    request: LlmRequest
+    form: Format
     usage: Usage
     began: float
     status: int | None = None
@@ -43,8 +46,8 @@ class Call:
     broken: Refused | None = None
 
 
-class Chat:
-    """Serves `POST /v1/chat/completions` of one stage. `scopes` are the budgets that it draws on."""
+class Calls:
+    """Serves the calls of one stage, in every wire format. `scopes` are the budgets that it draws on."""
 
     def __init__(
         self,
@@ -58,14 +61,15 @@ class Chat:
         self._events = events
         self._models = {alias: upstream.model for alias, upstream in upstreams.items()}
 
-    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, http: web.BaseRequest, form: Format) -> web.StreamResponse:
         """Serve one request; raise `Refused` where nothing was sent to the agent yet."""
-        request = read_chat(await read_body(http), self._models)
-        reserved = worst_case(request.input_tokens, request.max_output, request.model.price)
+        data, (_, _, query) = await read_body(http), http.raw_path.partition("?")
+        request = read_request(data, self._models, form, http.headers, query)
+        reserved = charge(request.worst, request.model.price)
         number = self._ledger.reserve(reserved, self._scopes)
-        call = Call(request, _NOTHING, time.monotonic())
+        call = Call(request, form, _NOTHING, time.monotonic())
         try:
-            self._announce(request, reserved)
+            self._announce(call, reserved)
             return await self._ask(http, call)
         except Refused as refused:
             call.broken = refused
@@ -73,14 +77,14 @@ class Chat:
         finally:
             self._settle(number, call)
 
-    def _announce(self, request: ChatRequest, reserved: Amount) -> None:
+    def _announce(self, call: Call, reserved: Amount) -> None:
         self._events(
             EventName.LLM_DECIDED,
             stage=self._stage,
             verdict=Verdict.ALLOW,
-            rule=f"model/{request.alias}",
+            rule=f"model/{call.request.alias}",
             attrs={
-                **_labels(request),
+                **_labels(call),
                 "casemate.reserved.tokens": reserved.tokens,
                 "casemate.reserved.usd_nanos": reserved.usd_nanos,
             },
@@ -88,11 +92,10 @@ class Chat:
 
     async def _ask(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
         request, upstream = call.request, self._upstreams[call.request.alias]
-        worst = Usage(input=request.input_tokens, output=request.max_output, complete=False)
         # From here the provider may have begun: without its word, all that was reserved is owed.
-        call.usage = worst
+        call.usage = request.worst
         try:
-            async with upstream.ask(request) as response:
+            async with upstream.ask(request, call.form) as response:
                 call.status = response.status
                 await _check_response(response, upstream.key, call)
                 if request.stream:
@@ -106,10 +109,10 @@ class Chat:
 
     def _settle(self, number: int, call: Call) -> None:
         """Charge the call. Nothing here awaits, so a cancelled call is settled like any other."""
-        amount = settled(call.usage, call.request.model.price)
+        amount = charge(call.usage, call.request.model.price)
         self._ledger.settle(number, amount)
         attrs: dict[str, Attribute] = {
-            **_labels(call.request),
+            **_labels(call),
             "gen_ai.response.model": call.model,
             "gen_ai.usage.input_tokens": call.usage.input,
             "gen_ai.usage.output_tokens": call.usage.output,
@@ -135,7 +138,7 @@ async def _check_response(response: aiohttp.ClientResponse, key: str | None, cal
             raise Refused("CSM-P029", "the provider's answer is encoded", status=502)
         return
     # refused before any work was done, or failed at it: no output, and for the latter the input is owed
-    call.usage = _NOTHING if response.status < 500 else counted(call.request.input_tokens, 0, 0)
+    call.usage = _NOTHING if response.status < 500 else replace(call.request.worst, output=0)
     text = error_text(await read_bounded(response), key)
     status = response.status if response.status >= 400 else 502  # a redirect is not followed, and not passed on
     raise Refused(
@@ -152,23 +155,22 @@ def _retry_after(text: str | None) -> str | None:
 
 
 async def _whole(response: aiohttp.ClientResponse, key: str | None, call: Call) -> web.Response:
-    answer = read_answer(await read_bounded(response), call.request.model.model)
-    call.model = answer.model
-    call.usage = answer.usage or counted(call.request.input_tokens, answer.output_bytes, call.request.max_output)
-    return web.Response(body=redact(answer.body, key), content_type="application/json")
+    answer = read_answer(await read_bounded(response), call.request, call.form, key)
+    call.model, call.usage = answer.model, answer.usage
+    return web.Response(body=answer.body, content_type="application/json")
 
 
 async def _stream(
     http: web.BaseRequest, response: aiohttp.ClientResponse, key: str | None, call: Call
 ) -> web.StreamResponse:
-    judge = StreamJudge(call.request, key)
+    judge = StreamJudge(call.request, call.form, key)
     out = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     try:
         await out.prepare(http)
         async for passed in _judged(response, judge, call):
             await _send(out, passed)
         if call.broken is not None:
-            await _send(out, cut(call.broken))
+            await _send(out, cut(call.broken, call.form))
         await out.write_eof()
     finally:
         call.model, call.usage = judge.model, judge.charge()
@@ -200,10 +202,10 @@ def _failed(reason: str) -> Refused:
     return Refused("CSM-P025", reason, status=502, hint="the provider does not answer; try again later")
 
 
-def _labels(request: ChatRequest) -> dict[str, Attribute]:
+def _labels(call: Call) -> dict[str, Attribute]:
     return {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": request.model.provider,
-        "gen_ai.request.model": request.alias,
-        "casemate.stream": request.stream,
+        "gen_ai.operation.name": call.form.operation,
+        "gen_ai.provider.name": call.request.model.provider,
+        "gen_ai.request.model": call.request.alias,
+        "casemate.stream": call.request.stream,
     }
