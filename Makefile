@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything on a fresh Debian-like machine, and reuse it all the next time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit rooms e2e attack lint dev setup schemas lock docs-check clean
+.PHONY: help demo test unit rooms e2e attack bench lint dev setup schemas lock docs-check clean
 
 PY ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -27,6 +27,10 @@ e2e: setup ## whole runs in real cells
 
 attack: setup ## attacks from inside a cell, each with its control
 	$(BIN)/python -m pytest tests/attack
+
+bench: dev ## the compiler, by size; and ten minutes of fuzzing its source
+	$(BIN)/python -m tests.bench.compiler
+	$(BIN)/python -m tests.bench.fuzz_source 600
 
 lint: dev ## ruff, mypy strict, room contracts, documents
 	$(BIN)/ruff format --check .

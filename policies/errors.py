@@ -121,7 +121,7 @@ CODES: dict[str, str] = {
     "CSM-R010": "slice refused",
     "CSM-R011": "event log broken",
     "CSM-R012": "unknown run",
-    "CSM-R013": "input changed since compile",
+    "CSM-R013": "input or policy changed since compile",
     "CSM-R014": "run interrupted",
     "CSM-R015": "stage not started",
     "CSM-R016": "image differs from the plan",

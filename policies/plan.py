@@ -35,13 +35,14 @@ class Budget(Frozen, frozen=True, kw_only=True):
 
 
 class Source(Frozen, frozen=True, kw_only=True):
-    """Where the plan comes from, by digest: the workflow, every file that it names, the model registry, the rules."""
+    """Where the plan comes from, by digest: the workflow, every file that it names, the model registry, and the
+    policies that hold for every run (rules for secrets, the seccomp profile)."""
 
     workflow: str
     digest: Digest
     files: dict[str, Digest]
     registry: Digest | None = None
-    rules: Digest | None = None
+    policies: Digest | None = None
 
 
 class SecretBinding(Frozen, frozen=True, kw_only=True):

@@ -78,7 +78,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             digest=document.digest,
             files={path: fact.digest for path, fact in sorted(facts.files.items())},
             registry=facts.registry,
-            rules=facts.rules,
+            policies=facts.policies,
         ),
         budget=Budget(
             usd_nanos=nanos(workflow.budget.usd),

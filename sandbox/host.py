@@ -13,8 +13,8 @@ from pathlib import Path
 
 from policies.errors import CasemateError
 from sandbox.engine import Engine
+from sandbox.resolve import SECCOMP
 
-COMPOSE = Path(__file__).resolve().parent.parent / "compose"
 START_S = 60
 
 
@@ -29,7 +29,7 @@ class Check:
 
 def connect() -> Engine:
     """Return an engine that answers, with our seccomp profile."""
-    return Engine((COMPOSE / "seccomp.json").read_text())
+    return Engine(SECCOMP.read_text())
 
 
 def ensure_engine(progress: Callable[[str], None]) -> Engine:

@@ -263,6 +263,15 @@ def teachers_are_allowed(plan: Json) -> Iterator[Problem]:
         yield f"student {student['model']}: exposure {student['verdict']}"
 
 
+def source_is_pinned(plan: Json) -> Iterator[Problem]:
+    """The plan says by digest from which workflow, files, registry and policies it was compiled."""
+    source = plan["source"]
+    for name, value in {"workflow": source["digest"], "registry": source["registry"], "policies": source["policies"],
+                        **source["files"]}.items():  # fmt: skip
+        if not isinstance(value, str) or not _SHA.match(value):
+            yield f"{name} is not pinned"
+
+
 def inputs_are_flat(plan: Json) -> Iterator[Problem]:
     """An input has a digest and a plain file name of its own."""
     targets = [item["target"] for item in plan["inputs"]]
@@ -285,4 +294,5 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     profiles_hold,
     teachers_are_allowed,
     inputs_are_flat,
+    source_is_pinned,
 )

@@ -25,6 +25,7 @@ from sandbox.workflow import Workflow
 if TYPE_CHECKING:
     from sandbox.lineage.types import LineageFacts
 
+SECCOMP = Path(__file__).resolve().parent.parent / "compose" / "seccomp.json"
 MAX_INPUT = 256 << 20
 MAX_SCHEMA = 1 << 20
 PROMPTS = {".md", ".txt", ".prompt", ".prompty", ".yaml", ".yml"}
@@ -49,7 +50,7 @@ class Facts:
     problems: Mapping[str, CasemateError] = field(default_factory=dict)
     ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry: str | None = None
-    rules: str | None = None
+    policies: str | None = None
     lineage: LineageFacts | None = None
     exposure: str | None = None
     host_cpus: int | None = None
@@ -124,9 +125,14 @@ def resolve(
         problems=problems,
         ecosystems={name: ecosystem_hosts(name, root) for name in sorted(wanted)},
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
-        rules=digest(FILE.read_bytes()),
+        policies=policies_digest(),
     )
     return facts if workflow.lineage is None else _with_lineage(workflow, root, facts)
+
+
+def policies_digest() -> str:
+    """Return the digest of the policies that hold for every run, whatever its plan says."""
+    return digest(FILE.read_bytes() + SECCOMP.read_bytes())
 
 
 def _with_lineage(workflow: Workflow, root: Path, facts: Facts) -> Facts:

@@ -31,7 +31,7 @@ from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
 from sandbox.engine import Engine
 from sandbox.log import RunLog
-from sandbox.resolve import MAX_INPUT, read_inside
+from sandbox.resolve import MAX_INPUT, policies_digest, read_inside
 from sandbox.secrets import held_by, read_secrets
 from sandbox.store import Store
 from sandbox.sweep import sweep_run
@@ -61,6 +61,9 @@ def run_plan(
             raise CasemateError(
                 "CSM-R016", f"{image.name} is not what the plan pins", hint=hint, exit_code=ExitCode.REFUSED
             )
+    if plan.source.policies != policies_digest():
+        message = "the rules for secrets or the seccomp profile are not those that were compiled"
+        raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
     inputs = _read_inputs(plan, root)
     secrets = read_secrets(plan, root)
     proof = seal(plan)

@@ -40,7 +40,7 @@ def plan() -> Plan:
         casemate=1,
         name="example",
         task="one",
-        source=Source(workflow="workflow.yaml", digest=SHA, files={}),
+        source=Source(workflow="workflow.yaml", digest=SHA, files={}, registry=SHA, policies=SHA),
         budget=Budget(usd_nanos=10**9, tokens=100_000, calls=100, wall_s=600),
         secrets=[
             SecretBinding(name="openai_key", origin="env", key="KEY", holder="llm", destination="api.example.com")

@@ -164,7 +164,7 @@ def facts_of(spec: Workflow) -> Facts:
         images=dict.fromkeys(wanted_images(spec), SHA),
         ecosystems={"pip": ("mirror.example.com",)},
         registry=SHA,
-        rules=SHA,
+        policies=SHA,
     )
 
 

@@ -82,6 +82,9 @@ SETS: list[tuple[str, Any]] = [
     ("inputs/0/digest", "sha256:00"),
     ("inputs/0/target", "../../etc/passwd"),
     ("inputs/0/target", ""),
+    ("source/policies", None),
+    ("source/registry", ""),
+    ("source/digest", "latest"),
 ]
 
 
