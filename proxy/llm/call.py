@@ -64,7 +64,8 @@ class Calls:
     async def __call__(self, http: web.BaseRequest, form: Format) -> web.StreamResponse:
         """Serve one request; raise `Refused` where nothing was sent to the agent yet."""
         data, (_, _, query) = await read_body(http), http.raw_path.partition("?")
-        request = read_request(data, self._models, form, http.headers, query)
+        headers = {name: ",".join(http.headers.getall(name)) for name in form.headers if name in http.headers}
+        request = read_request(data, self._models, form, headers, query)
         reserved = charge(request.worst, request.model.price)
         number = self._ledger.reserve(reserved, self._scopes)
         call = Call(request, form, _NOTHING, time.monotonic())

@@ -113,3 +113,80 @@ async def provider_at(
         listener.close()
         provider.release.set()
         await server.shutdown(1)
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    """A named event, as Messages and Responses stream them."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+def message(provider: Provider, text: str = "abc") -> dict[str, Any]:
+    given, made = provider.usage or (0, 0)
+    usage = {"input_tokens": given, "cache_creation_input_tokens": 4, "cache_read_input_tokens": 2,
+             "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 0},
+             "output_tokens": made}  # fmt: skip
+    body = {"id": "m1", "type": "message", "role": "assistant", "model": provider.model, "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": text}]}  # fmt: skip
+    return {**body, "usage": usage} if provider.usage else body
+
+
+def message_events(provider: Provider) -> list[bytes]:
+    start = {**message(provider), "content": []}
+    if provider.usage:
+        start["usage"] = {**start["usage"], "output_tokens": 1}
+    return [
+        event("message_start", message=start),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        event("ping"),
+        *(event("content_block_delta", index=0, delta={"type": "text_delta", "text": t}) for t in "abc"),
+        event("content_block_stop", index=0),
+        event("message_delta", delta={"stop_reason": "end_turn"},
+              usage={"output_tokens": (provider.usage or (0, 0))[1]} if provider.usage else {}),
+        event("message_stop"),
+    ]  # fmt: skip
+
+
+async def anthropic(provider: Provider, request: web.BaseRequest) -> web.StreamResponse:
+    """Speaks Anthropic Messages."""
+    if request.path == "/v1/messages/count_tokens":
+        return web.json_response({"input_tokens": 12})
+    assert request.path == "/v1/messages"
+    if not provider.bodies[-1].get("stream"):
+        return web.json_response(message(provider))
+    return await stream(request, *message_events(provider))
+
+
+def answered(provider: Provider, status: str = "completed", text: str = "abc") -> dict[str, Any]:
+    output = [{"type": "message", "id": "o1", "role": "assistant", "status": "completed",
+               "content": [{"type": "output_text", "text": text, "annotations": []}]}]  # fmt: skip
+    body: dict[str, Any] = {
+        "id": "r1", "object": "response", "created_at": 1, "model": provider.model, "status": status,
+        "output": output if status == "completed" else [], "tools": [], "tool_choice": "auto",
+        "parallel_tool_calls": True, "error": None,
+    }  # fmt: skip
+    if provider.usage and status == "completed":
+        given, made = provider.usage
+        body["usage"] = {
+            "input_tokens": given, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": given + made,
+        }  # fmt: skip
+    return body
+
+
+def response_events(provider: Provider) -> list[bytes]:
+    place = {"item_id": "o1", "output_index": 0, "content_index": 0}
+    return [
+        event("response.created", sequence_number=0, response=answered(provider, "in_progress")),
+        *(event("response.output_text.delta", sequence_number=n, delta=t, logprobs=[], **place)
+          for n, t in enumerate("abc", 1)),
+        event("response.output_text.done", sequence_number=4, text="abc", logprobs=[], **place),
+        event("response.completed", sequence_number=5, response=answered(provider)),
+    ]  # fmt: skip
+
+
+async def responding(provider: Provider, request: web.BaseRequest) -> web.StreamResponse:
+    """Speaks OpenAI Responses."""
+    assert request.path == "/v1/responses"
+    if not provider.bodies[-1].get("stream"):
+        return web.json_response(answered(provider))
+    return await stream(request, *response_events(provider))
