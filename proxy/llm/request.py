@@ -91,6 +91,10 @@ def _model(alias: Json, models: Mapping[str, Model], form: Format) -> tuple[str,
     return alias, model
 
 
+UNPRICED = ("context-1m", "fast-mode")
+"""Betas under which a token costs more than the plan says, so that a ceiling in USD would not hold."""
+
+
 def _passed_headers(form: Format, headers: Mapping[str, str]) -> dict[str, str]:
     passed = {}
     for name, default in form.headers.items():
@@ -99,5 +103,7 @@ def _passed_headers(form: Format, headers: Mapping[str, str]) -> dict[str, str]:
             continue
         if not _HEADER.fullmatch(value):
             malformed(f"header {name} is malformed")
+        if any(part.strip().startswith(UNPRICED) for part in value.split(",")):
+            malformed(f"header {name} asks for what the provider bills at another rate than the plan's")
         passed[name] = value
     return passed

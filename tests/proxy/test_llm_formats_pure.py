@@ -222,7 +222,7 @@ def test_only_what_is_known_of_query_and_headers_goes_on(query: str, passed: str
     assert request.query == passed
     assert request.headers == {"anthropic-version": "2024-01-01", "anthropic-beta": "a,b"}
     assert (read(RESPONSES, {"anthropic-beta": "a"}, query).headers, read(RESPONSES, query=query).query) == ({}, "")
-    for value in ("", "a\r\nb: c", "é", "a" * 2001):
+    for value in ("", "a\r\nb: c", "é", "a" * 2001, "context-1m-2025-08-07", "a, context-1m-2025-08-07"):
         with pytest.raises(Refused):
             read(MESSAGES, {"anthropic-beta": value})
 
