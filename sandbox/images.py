@@ -79,7 +79,10 @@ def build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...] =
         wanted = inputs_digest(spec)
         if engine.image_labels(spec.name).get(LABEL_INPUTS) != wanted:
             progress(f"building {spec.name}")
+            before = engine.image_id(spec.name)
             _build(engine, spec, wanted, progress)
+            if before is not None:
+                engine.remove_image(before)  # stays where a run or another image still uses it
         image = engine.image_id(spec.name)
         if image is None:
             raise CasemateError("CSM-R017", f"image {spec.name} is missing after its build")
