@@ -153,6 +153,7 @@ def _install(target: Path, lock: str) -> None:
         [
             *(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(target)),
             *("--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"),
+            "--system-certs",  # a company's mirror is trusted as the host trusts it
             *("--python-version", PYTHON, "--python-platform", PLATFORMS[machine]),
             *("-r", str(ROOT / "requirements" / f"{lock}.txt")),
         ],

@@ -16,6 +16,7 @@ HOST = ("host", "dev")
 def main() -> None:
     """Write requirements/*.txt; every line has hashes and none names a host."""
     base = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--upgrade", "--generate-hashes", "--no-header"]
+    base.append("--system-certs")
     for extra in (*IMAGES, *HOST):
         where = (
             ["--universal", "--python-version", "3.11"]
