@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from policies.plan import Plan, decode, encode
 from policies.vocabulary import ExitCode, Outcome
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
+
+BUSY_S = 30.0
 
 _TABLES = """
 create table if not exists runs (
@@ -62,6 +65,8 @@ class Store:
         """Open a run: its folder with the plan, its row in the journal, and its lock for as long as it is driven."""
         run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = self.home / "runs" / run
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.home / "runs").mkdir(exist_ok=True, mode=0o700)
         for part in ("", "writes", "quarantine", "artifacts", "logs"):
             (folder / part).mkdir(parents=True, mode=0o700)
         (folder / "plan.json").write_bytes(encode(plan))
@@ -106,15 +111,29 @@ class Store:
     @contextmanager
     def _journal(self) -> Iterator[sqlite3.Connection]:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = sqlite3.connect(self.home / "journal.db", timeout=30)
+        connection = sqlite3.connect(self.home / "journal.db", timeout=BUSY_S)
         try:
-            connection.execute("pragma journal_mode=wal")
-            connection.execute("pragma synchronous=full")
-            connection.executescript(_TABLES)
+            _prepare(connection)
             with connection:
                 yield connection
         finally:
             connection.close()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set up a journal. Two that open a new one at once exclude each other, and SQLite does not wait for that."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.executescript(_TABLES)
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def is_driven(folder: Path) -> bool:
