@@ -76,4 +76,14 @@ def _strings(value: object, path: Path) -> Iterator[tuple[Path, str]]:
             pass
 
 
-CHECKS = (literal, declared, one_destination)
+def to_an_agent(subject: Subject) -> Iterator[Finding]:
+    """C008: a variable of a stage that asks for a declared secret; no agent ever gets one."""
+    asked = {text for name, spec in subject.workflow.secrets.items() for text in (name, spec.key)}
+    for index, stage in enumerate(subject.workflow.stages):
+        for name, value in stage.env.items():
+            if value.strip("${} ") in asked:
+                message = f"{name} asks for a secret; an agent never gets one"
+                yield subject.finding("CSM-C008", message, "stages", index, "env", name, hint="remove it")
+
+
+CHECKS = (literal, to_an_agent, declared, one_destination)

@@ -52,4 +52,18 @@ def used(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding("CSM-C039", f'undeclared tool "{name}"', *where, key=True, hint=hint)
 
 
-CHECKS = (declared, used)
+def read_only(subject: Subject) -> Iterator[Finding]:
+    """C039: a tool that an output writes with is a write tool, whatever its server says; no stage calls it directly."""
+    sinks = {(o.sink.server, o.sink.tool): name for name, o in subject.workflow.outputs.items() if o.sink.kind == "mcp"}
+    for index, stage in enumerate(subject.workflow.stages):
+        for server, names in stage.tools.items():
+            for position, tool in enumerate(names):
+                if (server, tool) in sinks:
+                    where = ("stages", index, "tools", server, position)
+                    message = f'"{server}.{tool}" writes: it is the sink of the output "{sinks[server, tool]}"'
+                    yield subject.finding(
+                        "CSM-C039", message, *where, hint="propose the output; customs calls the tool"
+                    )
+
+
+CHECKS = (declared, used, read_only)
