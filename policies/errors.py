@@ -59,6 +59,8 @@ CODES: dict[str, str] = {
     "CSM-C048": "shards or retry that cannot work",
     "CSM-C049": "sink lacks a setting",
     "CSM-C050": "schema that nothing satisfies",
+    "CSM-C051": "network that no rule may open",
+    "CSM-C052": "trusted authority cannot be used",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",

@@ -74,7 +74,7 @@ class Model(Frozen, frozen=True, kw_only=True):
     """An alias that stages use, and what it leads to.
 
     `local` names a trusted model image that is served on a socket without any network; otherwise `host`, `port` and
-    `base_path` name a provider that is reached over TLS.
+    `base_path` name a provider that is reached over TLS. `addresses`: see `EgressRule`.
     """
 
     alias: Name
@@ -87,6 +87,7 @@ class Model(Frozen, frozen=True, kw_only=True):
     secret: Name | None
     price: Price
     max_output_tokens: Count
+    addresses: list[str] = msgspec.field(default_factory=list)
     fallback: list[Name] = msgspec.field(default_factory=list)
     routes: list[Route] = msgspec.field(default_factory=list)
 
@@ -96,6 +97,7 @@ class EgressRule(Frozen, frozen=True, kw_only=True):
 
     `place` is the rule's place in the workflow.
     `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
+    `addresses` are private networks (CIDR) that this host may resolve to, beside public addresses.
     """
 
     host: str
@@ -103,6 +105,7 @@ class EgressRule(Frozen, frozen=True, kw_only=True):
     scheme: Literal["https", "http"]
     methods: list[str]
     place: str
+    addresses: list[str] = msgspec.field(default_factory=list)
 
 
 class Tool(Frozen, frozen=True, kw_only=True):
@@ -226,7 +229,10 @@ class Student(Frozen, frozen=True, kw_only=True):
 
 
 class Plan(Frozen, frozen=True, kw_only=True):
-    """What will be run. See the module docstring for units."""
+    """What will be run. See the module docstring for units.
+
+    `trust`: certificates (PEM, one each) of authorities that are trusted beside the system's own.
+    """
 
     casemate: Literal[1]
     name: Name
@@ -241,6 +247,7 @@ class Plan(Frozen, frozen=True, kw_only=True):
     stages: list[Stage]
     outputs: list[Output]
     student: Student | None = None
+    trust: list[str] = msgspec.field(default_factory=list)
 
 
 T = TypeVar("T")

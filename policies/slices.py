@@ -55,6 +55,7 @@ class Tunnel(Frozen, frozen=True, kw_only=True):
     host: str
     port: Port
     local: str | None
+    addresses: list[str] = msgspec.field(default_factory=list)
 
 
 class FirewallSlice(Frozen, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class FirewallSlice(Frozen, frozen=True, kw_only=True):
     version: int
     stages: list[StageEgress]
     tunnels: list[Tunnel]
+    trust: list[str]
 
 
 class StageModels(Frozen, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class LlmSlice(Frozen, frozen=True, kw_only=True):
     budget: Budget
     models: list[Model]
     stages: list[StageModels]
+    trust: list[str]
 
 
 class StageWrites(Frozen, frozen=True, kw_only=True):
@@ -149,15 +152,24 @@ def slices(plan: Plan) -> dict[Component, Slice]:
                 for stage in plan.stages
             ],
             tunnels=[
-                Tunnel(door=up_door(m.alias), holder=Component.LLM.value, host=m.host, port=m.port, local=m.local)
+                Tunnel(
+                    door=up_door(m.alias),
+                    holder=Component.LLM.value,
+                    host=m.host,
+                    port=m.port,
+                    local=m.local,
+                    addresses=m.addresses,
+                )
                 for m in plan.models
             ],
+            trust=plan.trust,
         ),
         Component.LLM: LlmSlice(
             version=SLICE_VERSION,
             budget=plan.budget,
             models=plan.models,
             stages=[StageModels(stage=s.name, models=s.models, limits=s.limits) for s in plan.stages],
+            trust=plan.trust,
         ),
         Component.GATEWAY: GatewaySlice(
             version=SLICE_VERSION,

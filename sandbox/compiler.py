@@ -106,6 +106,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
         stages=[_stage(index, spec, workflow, document, facts) for index, spec in enumerate(workflow.stages)],
         outputs=[_output(name, spec, facts) for name, spec in sorted(workflow.outputs.items())],
         student=_student(workflow, facts),
+        trust=sorted({certificate for path in workflow.trust for certificate in facts.trust[path]}),
     )
 
 
@@ -126,6 +127,7 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
         # USD per million tokens to nano-USD a token; rounded up, so that a ceiling is never passed by rounding
         price=Price(input=ceil(nanos(price.input) / 1_000_000), output=ceil(nanos(price.output) / 1_000_000)),
         max_output_tokens=spec.max_output_tokens or entry.max_output_tokens,
+        addresses=sorted(spec.addresses),
         fallback=spec.fallback,
         routes=[
             Route(kind=cast("Literal['small', 'early']", kind), below=r.below, use=r.use)
@@ -174,6 +176,7 @@ def _egress(
                 port=spec.port or (443 if spec.scheme == "https" else 80),
                 scheme=cast("Literal['https', 'http']", spec.scheme),
                 methods=sorted(spec.methods),
+                addresses=sorted(spec.addresses),
                 place=f"{place}.{position}" if document is None else place,
             )
             rules.append(rule)

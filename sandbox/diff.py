@@ -35,6 +35,7 @@ def permissions(plan: Plan) -> Permissions:
         where = model.local or f"{model.host}:{model.port}{model.base_path}"
         found[f"{model.alias} is {model.provider} {model.model} at {where}"] = 1
         found[f"{model.alias} may answer tokens"] = model.max_output_tokens
+        found |= {f"{model.alias} may be in {network}": 1 for network in model.addresses}
         for other in (*model.fallback, *(f"{r.kind} {r.use}" for r in model.routes)):
             found[f"{model.alias} may become {other}"] = 1
     for tool in plan.tools:
@@ -44,6 +45,7 @@ def permissions(plan: Plan) -> Permissions:
         found |= dict(_stage(stage))
     for output in plan.outputs:
         found |= dict(_output(output))
+    found |= {f"run trusts the authority {digest_of(text)[7:19]}": 1 for text in plan.trust}
     if plan.student is not None:
         found[f"student {plan.student.model} may be exposed: {plan.student.verdict}"] = 1
         found |= {f"exception {digest}": 1 for digest in plan.student.exceptions}
@@ -54,6 +56,8 @@ def _rules(rules: list[EgressRule]) -> Iterator[str]:
     for rule in rules:
         for method in rule.methods or ["any method"]:
             yield f"{rule.scheme}://{rule.host}:{rule.port} by {method}"
+        for network in rule.addresses:
+            yield f"{rule.scheme}://{rule.host}:{rule.port} in {network}"
 
 
 def _stage(stage: Stage) -> Iterator[tuple[str, int]]:

@@ -42,6 +42,17 @@ class Exit:
     out_of_memory: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayOut:
+    """How firewalls leave this host: a network of the operator's, or our own bridge, and who resolves names there."""
+
+    network: str | None = None
+    resolvers: tuple[str, ...] = ()
+
+
+_OWN = WayOut()
+
+
 class Attached:
     """The standard streams of one container."""
 
@@ -76,9 +87,9 @@ class Attached:
 class Engine:
     """A Docker engine that answers. Raises `CasemateError` CSM-R001 when none does."""
 
-    def __init__(self, seccomp: str, timeout_s: int = _API_TIMEOUT_S) -> None:
+    def __init__(self, seccomp: str, timeout_s: int = _API_TIMEOUT_S, way_out: WayOut = _OWN) -> None:
         """Connect. `seccomp` is the JSON text of the profile that every container gets."""
-        self._seccomp = seccomp
+        self._seccomp, self._way_out = seccomp, way_out
         try:
             self._client = docker.from_env(timeout=timeout_s, max_pool_size=_POOL)
             self._client.ping()
@@ -167,6 +178,7 @@ class Engine:
                 options["network_mode"] = "none"
             case Network.EGRESS:
                 options["network_mode"] = self._egress_network()
+                options["dns"] = list(self._way_out.resolvers) or None
             case str() as cell:
                 options["network_mode"] = f"container:{cell}"
         if spec.network in (Network.NONE, Network.EGRESS):
@@ -298,7 +310,9 @@ class Engine:
         return dict(self._container(name).attrs)
 
     def _egress_network(self) -> str:
-        """Return the one bridge for firewalls, on which they cannot see each other."""
+        """Return the operator's network, or the one bridge for firewalls, on which they cannot see each other."""
+        if self._way_out.network is not None:
+            return self._way_out.network
         try:
             self._client.networks.get(EGRESS_NETWORK)
         except docker.errors.NotFound:

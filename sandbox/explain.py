@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 
-from policies.plan import Model, Output, Plan, Stage
+from policies.canonical import digest
+from policies.plan import EgressRule, Model, Output, Plan, Stage
 from policies.slices import seal
 
 
@@ -21,6 +23,8 @@ def explain(plan: Plan, only: str | None = None) -> Iterator[str]:
     if only is None:
         yield ""
         yield from _secrets(plan)
+        if plan.trust:
+            yield f"trusts authorities beside the system's: {', '.join(map(_fingerprint, plan.trust))}"
 
 
 def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
@@ -38,7 +42,7 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     yield f"  asks      {'; '.join(asks) or 'no model'}"
     if asks:
         yield f"            at most {limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
-    reaches = [f"{r.scheme}://{r.host}:{r.port}{' ' + ','.join(r.methods) if r.methods else ''}" for r in stage.egress]
+    reaches = [_rule(rule) for rule in stage.egress]
     yield f"  reaches   {', '.join(reaches) or 'nothing: no address, no name, no neighbour'}"
     outputs = {o.name: o for o in plan.outputs}
     proposes = [_output(outputs[name]) for name in stage.outputs]
@@ -46,8 +50,18 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     yield "  holds     no secret"
 
 
+def _rule(rule: EgressRule) -> str:
+    methods = f" {','.join(rule.methods)}" if rule.methods else ""
+    return f"{rule.scheme}://{rule.host}:{rule.port}{methods}{_networks(rule.addresses)}"
+
+
+def _networks(addresses: list[str]) -> str:
+    return f" (also in {', '.join(addresses)})" if addresses else ""
+
+
 def _model(model: Model) -> str:
-    where = "served here without a network" if model.local else f"at {model.host}:{model.port}"
+    at = f"at {model.host}:{model.port}{_networks(model.addresses)}"
+    where = "served here without a network" if model.local else at
     return f"{model.alias} = {model.model} ({where})"
 
 
@@ -66,6 +80,10 @@ def _secrets(plan: Plan) -> Iterator[str]:
         yield f"  {secret.name} ({origin}): held by {secret.holder}, goes to {secret.destination} only"
     if not plan.secrets:
         yield "  none"
+
+
+def _fingerprint(certificate: str) -> str:
+    return digest(ssl.PEM_cert_to_DER_cert(certificate))[7:23]
 
 
 def money(nanos: int) -> str:

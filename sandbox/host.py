@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
 import shutil
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.errors import CasemateError
-from sandbox.engine import Engine
+from policies.events import clean
+from sandbox.engine import Engine, WayOut
 from sandbox.resolve import SECCOMP
 
 START_S = 60
@@ -28,8 +30,18 @@ class Check:
 
 
 def connect() -> Engine:
-    """Return an engine that answers, with our seccomp profile."""
-    return Engine(SECCOMP.read_text())
+    """Return an engine that answers, with our seccomp profile, and the way out that this host's operator wants."""
+    network = os.environ.get("CASEMATE_EGRESS_NETWORK") or None
+    resolvers = tuple(filter(None, os.environ.get("CASEMATE_EGRESS_DNS", "").split(",")))
+    for address in resolvers:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            hint = "give addresses, separated by commas"
+            raise CasemateError(
+                "CSM-R018", f"CASEMATE_EGRESS_DNS: {clean(address, 50)} is no address", hint=hint
+            ) from error
+    return Engine(SECCOMP.read_text(), way_out=WayOut(network=network, resolvers=resolvers))
 
 
 def ensure_engine(progress: Callable[[str], None]) -> Engine:

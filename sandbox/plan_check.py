@@ -89,11 +89,13 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
             yield from (f"{owner['name']}: {p}" for p in _host_problems(rule["host"]))
             if rule["scheme"] not in ("http", "https") or not 0 < rule["port"] < 65536:
                 yield f"{owner['name']}: rule for {rule['host']} has no scheme or port"
+            yield from (f"{owner['name']}: {p}" for p in _network_problems(rule["addresses"]))
             if rule["methods"] and rule["scheme"] != "http":
                 yield f"{owner['name']}: methods in an encrypted tunnel cannot be seen"
     for model in plan["models"]:
         if (model["local"] is None) == model["host"].endswith(".local"):
             yield f"model {model['alias']} is neither local nor remote"
+        yield from (f"model {model['alias']}: {p}" for p in _network_problems(model["addresses"]))
         if model["local"] is None:
             yield from (f"model {model['alias']}: {p}" for p in _host_problems(model["host"]))
             if model["host"].startswith("*"):
@@ -107,6 +109,28 @@ def _host_problems(host: str) -> Iterator[Problem]:
     except ValueError:
         if not _HOST.match(host) or (host.startswith("*.") and host.count(".") < 2):
             yield f"{host!r} is no host that a rule may name"
+
+
+def _network_problems(texts: list[str]) -> Iterator[Problem]:
+    """Yield what is not a private network in its one canonical spelling."""
+    for text in texts:
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError:
+            yield f"{text!r} is no network"
+            continue
+        shared = network.version == 4 and network.overlaps(ipaddress.ip_network("100.64.0.0/10"))
+        reserved = network.is_loopback or network.is_link_local or network.is_unspecified or network.is_multicast
+        if str(network) != text or reserved or network.prefixlen < 7 or not (network.is_private or shared):
+            yield f"{text!r} is no private network"
+
+
+def authorities_are_certificates(plan: Json) -> Iterator[Problem]:
+    """What is trusted beside the system's authorities is one certificate each, and no key."""
+    for text in plan["trust"]:
+        inside = text.removeprefix("-----BEGIN CERTIFICATE-----\n").removesuffix("\n-----END CERTIFICATE-----\n")
+        if not re.fullmatch(r"[A-Za-z0-9+/=\n]+", inside):
+            yield "a trusted authority is not one certificate"
 
 
 def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
@@ -286,6 +310,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     secrets_have_one_holder,
     agents_hold_nothing,
     egress_names_hosts,
+    authorities_are_certificates,
     outputs_are_bounded,
     images_are_pinned,
     references_exist,

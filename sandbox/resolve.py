@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
 from policies.secret_rules import FILE
+from sandbox.certificates import certificates
 from sandbox.ecosystems import ecosystem_hosts
 from sandbox.registry import FOLDER
 from sandbox.source import HIDDEN
@@ -49,6 +50,7 @@ class Facts:
     images: Mapping[str, str | None] = field(default_factory=dict)
     problems: Mapping[str, CasemateError] = field(default_factory=dict)
     ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trust: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry: str | None = None
     policies: str | None = None
     lineage: LineageFacts | None = None
@@ -116,6 +118,14 @@ def resolve(
             problems[output.schema] = error
         except StrictJsonError as error:
             problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
+    trust: dict[str, tuple[str, ...]] = {}
+    for path in workflow.trust:
+        try:
+            data = read_inside(root, path, MAX_SCHEMA)
+            trust[path] = certificates(data, path)
+            files[path] = FileFact(digest(data), len(data))
+        except CasemateError as error:
+            problems[path] = error
     wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
     wanted |= {rule.ecosystem for tool in workflow.tools.values() for rule in tool.egress if rule.ecosystem}
     facts = Facts(
@@ -124,6 +134,7 @@ def resolve(
         images=images,
         problems=problems,
         ecosystems={name: ecosystem_hosts(name, root) for name in sorted(wanted)},
+        trust=trust,
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         policies=policies_digest(),
     )

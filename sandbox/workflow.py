@@ -69,6 +69,7 @@ class ModelSpec(_Typed, frozen=True, kw_only=True):
     price: PriceSpec | None = None
     fallback: list[str] = []
     route: dict[str, RouteSpec] = {}
+    addresses: list[str] = []
 
 
 class InputSpec(_Typed, frozen=True, kw_only=True):
@@ -85,6 +86,7 @@ class EgressSpec(_Typed, frozen=True, kw_only=True):
     port: int | None = None
     scheme: str = "https"
     methods: list[str] = []
+    addresses: list[str] = []
 
 
 class ToolSpec(_Typed, frozen=True, kw_only=True):
@@ -247,6 +249,7 @@ class Workflow(_Typed, frozen=True, kw_only=True):
     lineage: LineageSpec | None = None
     imports: list[ImportSpec] = []
     suppress: list[SuppressSpec] = []
+    trust: list[str] = []
 
 
 def read(document: Document) -> Workflow:

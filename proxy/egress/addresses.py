@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from proxy.egress.types import Refused
@@ -21,7 +21,10 @@ RESOLVE_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_METADATA = frozenset({ipaddress.IPv4Address("168.63.129.16")})  # a metadata service on a public address
+_METADATA = frozenset(
+    map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "169.254.169.254", "192.0.0.192", "fd00:ec2::254"))
+)
+"""Metadata services of clouds, some of which have a public address, or one of a private network."""
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
@@ -42,9 +45,18 @@ def is_public(text: str) -> bool:
             return False
         if address.is_site_local:
             return False
-    elif address in _METADATA:
+    if address in _METADATA:
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def is_inside(text: str, networks: Sequence[str]) -> bool:
+    """Whether an address is in one of the private networks that a rule names; a metadata service is in none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return address not in _METADATA and any(address in ipaddress.ip_network(network) for network in networks)
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
@@ -60,8 +72,11 @@ class Outside:
     resolve: Resolve = system_resolve
     permitted: Permitted = is_public
 
-    async def pin(self, host: str, port: int) -> str:
-        """Return the one address to connect to; raise `Refused` (P006, or P005 if any address is forbidden)."""
+    async def pin(self, host: str, port: int, networks: Sequence[str] = ()) -> str:
+        """Return the one address to connect to, public or in `networks` (CIDR).
+
+        Raises `Refused`: P006, or P005 if any address is forbidden.
+        """
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 addresses = await self.resolve(host, port)
@@ -69,9 +84,9 @@ class Outside:
             raise Refused("CSM-P006", "the name does not resolve", host=host) from error
         if not addresses:
             raise Refused("CSM-P006", "the name has no address", host=host)
-        if not all(self.permitted(address) for address in addresses):
+        if not all(self.permitted(address) or is_inside(address, networks) for address in addresses):
             # one forbidden address among good ones is a rebinding attempt, not an accident
-            raise Refused("CSM-P005", "the name resolves to an address that is not public", host=host)
+            raise Refused("CSM-P005", "the name resolves to an address that no rule allows", host=host)
         return next((address for address in addresses if ":" not in address), addresses[0])
 
     async def connect(self, address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

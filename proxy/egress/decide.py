@@ -18,7 +18,8 @@ def decide(request: EgressRequest, rules: Sequence[EgressRule]) -> Decision:
         if request.scheme == "http" and rule.methods and request.method not in rule.methods:
             code, reason = "CSM-P009", f"{rule.place} does not allow {request.method}"
             continue
-        return Decision(verdict=Verdict.ALLOW, rule=rule.place, code=None, reason=f"allowed by {rule.host}")
+        reason, networks = f"allowed by {rule.host}", tuple(rule.addresses)
+        return Decision(verdict=Verdict.ALLOW, rule=rule.place, code=None, reason=reason, networks=networks)
     return Decision(verdict=Verdict.DENY, rule=None, code=code, reason=reason)
 
 

@@ -116,7 +116,13 @@ class StageDoor(Door):
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
-            passage = Passage(stage=self.stage, rule=decision.rule, reason=decision.reason, attrs=attributes(request))
+            passage = Passage(
+                stage=self.stage,
+                rule=decision.rule,
+                reason=decision.reason,
+                attrs=attributes(request),
+                networks=decision.networks,
+            )
             try:
                 await run_tunnel((source, writer), request.host, request.port, passage, self.outside, self.events)
             except Refused as refused:
@@ -145,7 +151,13 @@ class TunnelDoor(Door):
         """Carry the connection to the local model, or to the provider after a look at the ClientHello."""
         part = self._part
         attrs = {"server.address": part.local or part.host, "casemate.component": part.holder}
-        passage = Passage(stage=None, rule=part.door, reason=f"tunnel of {part.holder}", attrs={**attrs})
+        passage = Passage(
+            stage=None,
+            rule=part.door,
+            reason=f"tunnel of {part.holder}",
+            attrs={**attrs},
+            networks=tuple(part.addresses),
+        )
         if part.local is not None:
             await run_local((source, writer), self._models / part.local / "model.sock", passage, self.events)
         else:

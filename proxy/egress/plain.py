@@ -110,7 +110,7 @@ class Guard:
         decision = decide(request, link.rules)
         if decision.code is not None:
             raise Refused(decision.code, decision.reason, host=request.host)
-        address = await self.outside.pin(request.host, request.port)
+        address = await self.outside.pin(request.host, request.port, decision.networks)
         link.events(
             EventName.EGRESS_DECIDED,
             stage=link.stage,

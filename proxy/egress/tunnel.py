@@ -25,12 +25,13 @@ Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """One connection that may be made: where to, for whom, and by which rule."""
+    """One connection that may be made: for whom, by which rule, and in which private networks it may end."""
 
     stage: str | None
     rule: str
     reason: str
     attrs: dict[str, Attribute]
+    networks: tuple[str, ...] = ()
 
 
 async def await_hello(source: Source, host: str, seconds: float = HELLO_SECONDS) -> None:
@@ -59,7 +60,7 @@ async def run_tunnel(
 ) -> None:
     """Carry one TLS connection to `host`; raise `Refused` when it must not be made."""
     await await_hello(inner[0], host)
-    address = await outside.pin(host, port)
+    address = await outside.pin(host, port, passage.networks)
     attrs = {**passage.attrs, "network.peer.address": address}
     await _carry(inner, lambda: outside.connect(address, port), passage, attrs, events)
 

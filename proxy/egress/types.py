@@ -45,9 +45,13 @@ class EgressRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The verdict over one request. `rule` is the place of the rule that admits; `code` is the error of a denial."""
+    """The verdict over one request. `rule` is the place of the rule that admits; `code` is the error of a denial.
+
+    `networks` are the private ones that the host may be in.
+    """
 
     verdict: Literal[Verdict.ALLOW, Verdict.DENY]
     rule: str | None
     code: str | None
     reason: str
+    networks: tuple[str, ...] = ()

@@ -31,6 +31,8 @@ async def llm_proxy(
         ledger = Ledger(roots.state / "ledger.db", birth.run)
         stack.callback(ledger.close)
         tls = context if context is not None else ssl.create_default_context()
+        if part.trust:
+            tls.load_verify_locations(cadata="".join(part.trust))
         upstreams: dict[str, Upstream] = {}
         for model in part.models:
             socket = roots.doors / up_door(model.alias) / "up.sock"

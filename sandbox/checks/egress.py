@@ -74,6 +74,42 @@ def ecosystems(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C007", message, *where)
 
 
+PRIVATE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+"""What a company numbers its own network with. Loopback, link-local and the rest are no destination for anybody."""
+
+
+def network_problem(text: str) -> str | None:
+    """Return what is wrong with a network that a host may resolve to, or None."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return f'"{text}" is not a network, as in 10.20.0.0/16'
+    if str(network) != text:
+        return f'"{text}" is not canonical; write {network}'
+    if not any(network.version == wide.version and network.subnet_of(wide) for wide in PRIVATE):  # type: ignore[arg-type]
+        return f'"{text}" is not inside a private range ({", ".join(map(str, PRIVATE))})'
+    return None
+
+
+def networks(subject: Subject) -> Iterator[Finding]:
+    """C051: private networks that a host may resolve to, no wider than private."""
+    given = [(rule.addresses, where) for rule, where in _every_rule(subject)]
+    given += [(model.addresses, ("models", alias)) for alias, model in subject.workflow.models.items()]
+    for addresses, where in given:
+        for position, text in enumerate(addresses):
+            if problem := network_problem(text):
+                yield subject.finding("CSM-C051", problem, *where, "addresses", position)
+
+
+def authorities(subject: Subject) -> Iterator[Finding]:
+    """C021 to C023, C052: certificates that cannot be read, or are none."""
+    for position, path in enumerate(subject.workflow.trust):
+        if (problem := subject.facts.problems.get(path)) is not None:
+            yield subject.finding(problem.code, problem.message, "trust", position, hint=problem.hint)
+
+
 def rules(subject: Subject) -> Iterator[Finding]:
     """C007, C019, C020: hosts; C007: methods where they cannot be seen."""
     for rule, where in _every_rule(subject):
@@ -88,4 +124,4 @@ def rules(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-CHECKS = (rules, public_suffixes, ecosystems)
+CHECKS = (rules, public_suffixes, ecosystems, networks, authorities)

@@ -42,16 +42,16 @@ def output_ceiling(subject: Subject) -> Iterator[Finding]:
 
 
 def addressed(subject: Subject) -> Iterator[Finding]:
-    """C007, C019, C020: a base_url where one is needed, over TLS, without credentials, to a host by name."""
+    """C006, C007, C019, C020: a base_url where one is needed, over TLS, without credentials, to a host by name."""
     for alias, model in subject.workflow.models.items():
-        if model.provider != "openai-compatible":
-            if model.base_url is not None:
-                yield subject.finding(
-                    "CSM-C007", f"provider {model.provider} takes no base_url", "models", alias, "base_url"
-                )
+        if model.provider == "local":
+            for key in ("base_url", "addresses"):
+                if getattr(model, key):
+                    yield subject.finding("CSM-C007", f"a local model takes no {key}", "models", alias, key)
             continue
         if model.base_url is None:
-            yield subject.finding("CSM-C006", 'missing field "base_url"', "models", alias)
+            if model.provider == "openai-compatible":
+                yield subject.finding("CSM-C006", 'missing field "base_url"', "models", alias)
             continue
         try:
             url = urlsplit(model.base_url)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.vocabulary import Verdict
-from proxy.egress.addresses import is_public
+from proxy.egress.addresses import is_inside, is_public
 from proxy.egress.answers import refusal
 from proxy.egress.decide import decide, matches
 from proxy.egress.framing import render
@@ -221,6 +221,26 @@ def test_rules_only_allow(scheme: str, host: str, port: int, method: str, code: 
 )  # fmt: skip
 def test_row_7_only_public_addresses_are_reached(address: str, public: bool) -> None:
     assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "inside"),
+    [
+        ("10.20.1.1", ["10.20.0.0/16"], True),
+        ("fd12::1", ["10.0.0.0/8", "fd12::/16"], True),
+        ("10.21.1.1", ["10.20.0.0/16"], False),
+        ("10.20.1.1", [], False),
+        ("::ffff:10.20.1.1", ["10.20.0.0/16"], False),
+        ("100.100.100.200", ["100.64.0.0/10"], False),
+        ("fd00:ec2::254", ["fc00::/7"], False),
+        ("127.0.0.1", ["10.0.0.0/8"], False),
+        ("name", ["10.0.0.0/8"], False),
+    ],
+)
+def test_row_26_a_private_network_that_a_rule_names_is_reached_and_no_metadata_in_it(
+    address: str, networks: list[str], inside: bool
+) -> None:
+    assert is_inside(address, networks) is inside
 
 
 @given(st.ip_addresses(v=4))
