@@ -40,18 +40,13 @@ def strict_loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Json:
         raise StrictJsonError("byte order mark")
     _refuse_depth(data, max_depth)
     try:
-        value: Json = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_bounded_int,
-        )
+        value: Json = _DECODER.decode(data.decode("utf-8"))
     except RecursionError as error:
         raise StrictJsonError("nested too deeply") from error
     except ValueError as error:
         raise StrictJsonError(str(error)) from error
-    _refuse_surrogates(value)
+    if b"\\u" in data:  # raw ones are no UTF-8, so a lone surrogate can only have been escaped
+        _refuse_surrogates(value)
     return value
 
 
@@ -102,6 +97,11 @@ def _bounded_int(text: str) -> int:
     if len(text) > 17 or abs(int(text)) > MAX_INT:
         raise StrictJsonError("number out of range")
     return int(text)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded_int
+)
 
 
 def _refuse_surrogates(value: Json) -> None:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from policies.canonical import canonical
 from policies.plan import Count, Frozen
 from policies.vocabulary import ATTRIBUTES, Component, EventName, Verdict
 
@@ -47,12 +46,23 @@ class EventLogError(RuntimeError):
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
     """Return text that came from outside, cut to `limit` and with control and hidden characters made visible."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     return _UNPRINTABLE.sub(lambda match: f"\\u{{{ord(match.group()):x}}}", text[:limit])[: 2 * limit]
 
 
 def now() -> str:
     """Return the current time as RFC 3339 UTC with microseconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _encode(record: ComponentEvent) -> bytes:
+    """Return the canonical bytes of an event.
+
+    An event has no fraction and only ASCII keys, and then an encoder that sorts them gives RFC 8785, in a tenth of the
+    time; a test holds the two against each other.
+    """
+    return msgspec.json.encode(record, order="sorted")
 
 
 def _write_stdout(line: bytes) -> None:
@@ -90,7 +100,7 @@ class EventWriter:
             attrs={k: clean(v, 4000) if isinstance(v, str) else v for k, v in (attrs or {}).items()},
         )
         unknown = record.attrs.keys() - ATTRIBUTES
-        line = canonical(msgspec.to_builtins(record)) + b"\n"
+        line = _encode(record) + b"\n"
         if self._broken or unknown or len(line) > MAX_LINE:
             self._broken = True
             raise EventLogError(f"event {event} cannot be written (unknown: {sorted(unknown)}, {len(line)} bytes)")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.events import EventLogError, EventWriter, clean
-from policies.vocabulary import Component, EventName, Verdict
+from policies.canonical import canonical
+from policies.events import Attribute, EventLogError, EventWriter, clean
+from policies.vocabulary import ATTRIBUTES, Component, EventName, Verdict
 
 
 def writer(lines: list[bytes]) -> EventWriter:
@@ -33,6 +34,22 @@ def test_text_from_outside_never_breaks_a_line(text: str) -> None:
     assert lines[0].count(b"\n") == 1
     shown = json.loads(lines[0])["attrs"]["url.path"]
     assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u202e\u200b\ufeff" for c in shown)
+
+
+TEXT = st.text(max_size=60) | st.text('\\"/\x7f\u2028é\U0001f600<>&', max_size=20)
+
+
+@given(
+    attrs=st.dictionaries(
+        st.sampled_from(sorted(ATTRIBUTES)), TEXT | st.booleans() | st.none() | st.integers(-(2**53), 2**53)
+    ),
+    reason=TEXT,
+)
+def test_an_event_is_canonical_json(attrs: dict[str, Attribute], reason: str) -> None:
+    lines: list[bytes] = []
+    attrs = {k: v for k, v in attrs.items() if not isinstance(v, int) or abs(v) < 2**53}
+    writer(lines)(EventName.LLM_DECIDED, stage="one", verdict=Verdict.DENY, rule="CSM-P022", reason=reason, attrs=attrs)
+    assert lines[0] == canonical(json.loads(lines[0])) + b"\n"
 
 
 def test_an_unknown_attribute_breaks_the_writer() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from aiohttp import web
 
 from policies.plan import Budget
 from policies.vocabulary import Component
-from proxy.llm.ledger import Ledger
 from proxy.llm.types import Amount
 from tests.proxy.kit import PLENTY, REMOTE, TEACHER, Log, limits, make_plan, run
 from tests.proxy.llm_setting import URL, USER, setting
@@ -192,9 +193,8 @@ def test_a_stream_without_usage_is_charged_by_count(root: Path) -> None:
 def test_row_35_a_ledger_that_fails_denies(root: Path) -> None:
     async def scenario() -> None:
         async with setting(root) as s:
-            ledger = Ledger(root / "state" / "ledger.db", "run-1")
-            ledger._db.execute("DROP TABLE spent")  # the disk, not our code, loses the file's content
-            ledger.close()
+            with closing(sqlite3.connect(root / "state" / "ledger.db")) as db:
+                db.execute("DROP TABLE charge")  # the disk, not our code, loses the file's content
             status, body = await s.ask()
             assert (status, body["error"]["code"]) == (500, "CSM-P019")
             assert s.log.denied == ["CSM-P019"]
