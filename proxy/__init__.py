@@ -25,6 +25,7 @@ llm, the LLM API proxy: holds the provider keys, has no network but a tunnel
 `llm.request`         what an agent asks to what a provider is asked (pure)
 `llm.response`        what a provider answers: usage, model, redaction (pure)
 `llm.stream`          the same for a stream of events (pure)
+`llm.models`          the list of models, as each client reads it (pure)
 `llm.denials`         what an agent is told when it is refused (pure)
 `llm.upstream`        the pooled client through the tunnel
 `llm.door`            a stage's door: connections, routes, denials

@@ -11,7 +11,7 @@ from policies.errors import CasemateError
 from policies.plan import Output, Plan, Stage
 from policies.vocabulary import ExitCode
 
-PROVIDERS = {"anthropic", "local", "openai", "openai-compatible"}
+PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 
 
 def unenforced(plan: Plan) -> list[str]:

@@ -22,6 +22,7 @@ from proxy.llm.charges import charge
 from proxy.llm.denials import cut
 from proxy.llm.door import read_body
 from proxy.llm.formats.base import Format
+from proxy.llm.formats.table import Asked
 from proxy.llm.ledger import Ledger
 from proxy.llm.request import read_request
 from proxy.llm.response import error_text, read_answer
@@ -61,11 +62,12 @@ class Calls:
         self._events = events
         self._models = {alias: upstream.model for alias, upstream in upstreams.items()}
 
-    async def __call__(self, http: web.BaseRequest, form: Format) -> web.StreamResponse:
+    async def __call__(self, http: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve one request; raise `Refused` where nothing was sent to the agent yet."""
+        form = asked.form
         data, (_, _, query) = await read_body(http), http.raw_path.partition("?")
         headers = {name: ",".join(http.headers.getall(name)) for name in form.headers if name in http.headers}
-        request = read_request(data, self._models, form, headers, query)
+        request = read_request(data, self._models, form, headers, query, asked.alias)
         reserved = charge(request.worst, request.model.price)
         number = self._ledger.reserve(reserved, self._scopes)
         call = Call(request, form, _NOTHING, time.monotonic())
@@ -96,7 +98,7 @@ class Calls:
         # From here the provider may have begun: without its word, all that was reserved is owed.
         call.usage = request.worst
         try:
-            async with upstream.ask(request, call.form) as response:
+            async with upstream.ask(request) as response:
                 call.status = response.status
                 await _check_response(response, upstream.key, call)
                 if request.stream:

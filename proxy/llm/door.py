@@ -16,7 +16,8 @@ from policies.events import Attribute, EventLogError, clean
 from policies.vocabulary import EventName, Verdict
 from proxy.llm.denials import shape
 from proxy.llm.formats.base import Format
-from proxy.llm.formats.table import ROUTES
+from proxy.llm.formats.table import ROUTES, Asked, find
+from proxy.llm.models import listing
 from proxy.llm.types import Refused
 from proxy.start import Events
 
@@ -27,10 +28,10 @@ MAX_CONNECTIONS = 256
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
-ALLOWED: Final = [*(f"POST {path}" for path in ROUTES), "GET /v1/models", "HEAD /", "GET /"]
+ALLOWED: Final = [*(f"POST {path}" for path in ROUTES), "GET /v1/models", "GET /v1beta/models", "HEAD /", "GET /"]
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Serve = Callable[[web.BaseRequest, Format], Awaitable[web.StreamResponse]]
+Serve = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
 Protocol = web.RequestHandler
 
 _log = structlog.get_logger()
@@ -142,12 +143,12 @@ class Door:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         # The path as it was sent: an absolute URL, `//host` or an encoded slash equals no route. A query is ignored.
         path, _, _ = request.raw_path.partition("?")
-        form = _form(request)
+        asked = find(path)
         match request.method, path:
-            case "POST", _ if form is not None:
-                return await self._serve(request, form)
-            case "GET", "/v1/models":
-                return web.json_response({"object": "list", "data": [_model(alias) for alias in self._aliases]})
+            case "POST", _ if asked is not None:
+                return await self._serve(request, asked)
+            case "GET", "/v1/models" | "/v1beta/models":
+                return web.json_response(listing(self._aliases, path, request.headers))
             case (("GET" | "HEAD"), "/"):
                 return web.Response()
             case _:
@@ -183,17 +184,14 @@ class Door:
 
 
 def _form(request: web.BaseRequest) -> Format | None:
-    return ROUTES.get(request.raw_path.partition("?")[0])
+    asked = find(request.raw_path.partition("?")[0])
+    return asked.form if asked is not None else None
 
 
 def _closing(refused: Refused, form: Format | None = None) -> web.Response:
     response = answer(refused, form)
     response.force_close()
     return response
-
-
-def _model(alias: str) -> dict[str, object]:
-    return {"id": alias, "object": "model", "created": 0, "owned_by": "casemate"}
 
 
 async def read_body(request: web.BaseRequest) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from policies.canonical import Json, StrictJsonError, strict_loads
 from policies.events import clean
@@ -23,11 +24,17 @@ _HEADER = re.compile(r"[A-Za-z0-9._,/ -]{1,2000}")
 
 
 def read_request(
-    data: bytes, models: Mapping[str, Model], form: Format, headers: Mapping[str, str] | None = None, query: str = ""
+    data: bytes,
+    models: Mapping[str, Model],
+    form: Format,
+    headers: Mapping[str, str] | None = None,
+    query: str = "",
+    alias: str | None = None,
 ) -> LlmRequest:
     """Return the checked request; raise `Refused` (P020, P021, P022, P028).
 
-    `models` are those of the stage, by alias; `headers` and `query` are the agent's.
+    `models` are those of the stage, by alias; `headers` and `query` are the agent's, and `alias` is the one in its path
+    where the format has it there.
     """
     try:
         body = strict_loads(data)
@@ -35,16 +42,19 @@ def read_request(
         raise Refused("CSM-P021", f"not JSON: {clean(str(error), 120)}", status=400, hint="send strict JSON") from error
     if not isinstance(body, dict):
         malformed("the body is not an object")
-    alias, model = _model(body.get("model"), models, form)
+    alias, model = _model(body.get("model") if alias is None else alias, models, form)
     draft = form.read(body, model)
-    encoded = json.dumps({**draft.sent, "model": model.model}, ensure_ascii=False, separators=(",", ":")).encode()
+    path = form.path.replace("{model}", quote(model.model, safe=""))
+    named: dict[str, Json] = {"model": model.model} if path == form.path else {}
+    encoded = json.dumps({**draft.sent, **named}, ensure_ascii=False, separators=(",", ":")).encode()
     bound = 0 if form.free else input_bound(encoded, draft.extra_tokens)
     return LlmRequest(
         alias=alias,
         model=model,
+        path=path,
         body=encoded,
         headers=_passed_headers(form, headers or {}),
-        query=query if query in form.queries else "",
+        query=form.query(query),
         stream=draft.stream,
         wants_usage=draft.wants_usage,
         input_tokens=bound,

@@ -61,8 +61,9 @@ def failed(error: Json, key: str | None) -> Refused:
 def read_answer(data: bytes, request: LlmRequest, form: Format, key: str | None) -> Answer:
     """Judge a whole answer; raise `Refused` (P025, P026, P029)."""
     said = form.answer(body := read_object(data))
-    if said is None and not same_model(body.get("model"), request.model.model) and not form.free:
-        raise other_model(body.get("model"))
+    named = body.get("modelVersion", body.get("model"))  # what is no answer may still name who gave it
+    if said is None and not same_model(named, request.model.model) and not form.free:
+        raise other_model(named)
     if said is None:
         raise _unusable("no answer in it")
     if said.failed is not None:

@@ -15,6 +15,7 @@ from proxy.llm.response import failed, other_model, read_object, redact, same_mo
 from proxy.llm.types import LlmRequest, Refused, Usage
 
 DONE = b"[DONE]"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 MAX_EVENT = 1024 * 1024
 """Bytes of one event of a stream."""
 
@@ -30,7 +31,7 @@ class StreamJudge:
         self.model: str | None = None
         self.usage: Usage | None = None
         self.chunks = self.output_bytes = 0
-        self.finished = False
+        self.finished = self._may_end = False
 
     def feed(self, data: bytes) -> bytes:
         """Judge what came; return the whole events that may go on now."""
@@ -51,6 +52,7 @@ class StreamJudge:
         """Return what is left to go on at the end: a last event that lacks its empty line."""
         rest, self._buffer = self._buffer, b""
         out = self.feed(rest.rstrip(b"\n") + b"\n\n") if rest.strip() else b""
+        self.finished = self.finished or self._may_end
         if not self.finished:
             raise Refused("CSM-P029", "the stream ended early", status=502)
         return out
@@ -68,6 +70,8 @@ class StreamJudge:
         if b"\r" in event:
             raise Refused("CSM-P029", "a line end that clients read in two ways", status=502)
         lines = event.split(b"\n")
+        if not all(line.startswith(_FIELDS) for line in lines if line):
+            raise Refused("CSM-P029", "a line that is no field of an event", status=502)
         data = b"\n".join(x.removeprefix(b"data:").removeprefix(b" ") for x in lines if x.startswith(b"data:"))
         if self.finished and data == DONE:
             return False  # some servers say so after an end that said so already
@@ -90,6 +94,7 @@ class StreamJudge:
         elif self.model is None and said.output_bytes:
             raise other_model(None)  # an answer before the name of who answers
         self.usage, self.finished = said.usage, said.ended
+        self._may_end = self._may_end or said.may_end
         self.chunks, self.output_bytes = self.chunks + (said.output_bytes > 0), self.output_bytes + said.output_bytes
         if outruns(self.chunks, self.output_bytes, self._request.max_output):
             raise Refused("CSM-P027", f"over the {self._request.max_output} tokens of output that were reserved")

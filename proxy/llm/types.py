@@ -52,13 +52,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmRequest:
-    """A checked request. `body`, `headers` and `query` are what the provider gets.
+    """A checked request. `path`, `body`, `headers` and `query` are what the provider gets.
 
     `input_tokens` and `surcharge` are upper bounds; `hidden` says that output may be billed that is not shown.
     """
 
     alias: str
     model: Model
+    path: str
     body: bytes = field(repr=False)
     headers: Mapping[str, str]
     query: str

@@ -17,7 +17,6 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from policies.plan import Model
-from proxy.llm.formats.base import Format
 from proxy.llm.stream import MAX_STREAM
 from proxy.llm.types import LlmRequest, Refused
 
@@ -80,7 +79,7 @@ class Upstream:
         await self._session.close()
 
     @asynccontextmanager
-    async def ask(self, request: LlmRequest, form: Format) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def ask(self, request: LlmRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and return its response, whose body was not read. Raises `aiohttp.ClientError`, `OSError`."""
         headers = {
             "Content-Type": "application/json",
@@ -88,7 +87,7 @@ class Upstream:
             "Accept-Encoding": "identity",  # what cannot be read cannot be judged
         }
         headers |= {**request.headers, **credential(self.model, self.key)}
-        url = f"{self._base}{form.path}" + (f"?{request.query}" if request.query else "")
+        url = f"{self._base}{request.path}" + (f"?{request.query}" if request.query else "")
         response = await self._session.post(url, data=request.body, headers=headers, allow_redirects=False)
         try:
             yield response
@@ -101,7 +100,13 @@ def credential(model: Model, key: str | None) -> dict[str, str]:
     """Return the header in which a provider expects its key."""
     if key is None:
         return {}
-    return {"x-api-key": key} if model.provider == "anthropic" else {"Authorization": f"Bearer {key}"}
+    match model.provider:
+        case "anthropic":
+            return {"x-api-key": key}
+        case "gemini":
+            return {"x-goog-api-key": key}
+        case _:
+            return {"Authorization": f"Bearer {key}"}
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int = MAX_STREAM) -> bytes:

@@ -190,3 +190,34 @@ async def responding(provider: Provider, request: web.BaseRequest) -> web.Stream
     if not provider.bodies[-1].get("stream"):
         return web.json_response(answered(provider))
     return await stream(request, *response_events(provider))
+
+
+def generated(provider: Provider, text: str = "abc", *, ends: bool = True, thoughts: int = 2) -> dict[str, Any]:
+    """What Gemini answers: cached tokens are inside the prompt's, thoughts beside the candidates'."""
+    candidate: dict[str, Any] = {"index": 0, "content": {"role": "model", "parts": [{"text": text}]}}
+    body: dict[str, Any] = {"candidates": [candidate], "modelVersion": provider.model, "responseId": "g1"}
+    if ends:
+        candidate["finishReason"] = "STOP"
+    if provider.usage:
+        given, made = provider.usage
+        body["usageMetadata"] = {
+            "promptTokenCount": given, "cachedContentTokenCount": 2, "candidatesTokenCount": made,
+            "thoughtsTokenCount": thoughts, "totalTokenCount": given + made + thoughts,
+        }  # fmt: skip
+    return body
+
+
+def generated_events(provider: Provider) -> list[bytes]:
+    """Gemini's events have no name, end their lines with CR and LF, and no event says that it is the last."""
+    events = [generated(provider, text, ends=text == "c") for text in "abc"]
+    return [b"data: " + json.dumps(one).encode() + b"\r\n\r\n" for one in events]
+
+
+async def gemini(provider: Provider, request: web.BaseRequest) -> web.StreamResponse:
+    """Speaks Gemini's generateContent."""
+    if request.path.endswith(":countTokens"):
+        return web.json_response({"totalTokens": 12})
+    if request.path.endswith(":streamGenerateContent"):
+        return await stream(request, *generated_events(provider))
+    assert request.path.endswith(":generateContent")
+    return web.json_response(generated(provider))

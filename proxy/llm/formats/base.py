@@ -40,6 +40,7 @@ class Said:
     """What a provider has said, in a whole answer or in one event of a stream.
 
     `model` counts where `names`; `failed` is the provider's error; `passes` is false for what nobody asked for.
+    `ended`: nothing may follow; `may_end`: nothing has to.
     """
 
     names: bool = False
@@ -47,17 +48,25 @@ class Said:
     usage: Usage | None = None
     output_bytes: int = 0
     ended: bool = False
+    may_end: bool = False
     passes: bool = True
     failed: Json = None
+
+
+def no_query(query: str) -> str:
+    """Nothing of the agent's query goes on."""
+    del query
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One wire format as functions.
 
-    `path` is the provider's, under its base path; `headers` (with their defaults) and `queries` are those of the agent
-    that go on. `read` judges a request, `answer` a whole answer, `event` one event of a stream, given the usage so far.
-    `error` puts our fields where the format's clients look for them; with `named`, events have names.
+    `path` is the provider's, under its base path, with `{model}` where the model stands in it; `headers` (with their
+    defaults) are those of the agent that go on, and `query` makes the provider's query from the agent's. `read` judges
+    a request, `answer` a whole answer, `event` one event of a stream, given the usage so far. `error` puts our fields
+    where the format's clients look for them; with `named`, events have names.
     """
 
     name: str
@@ -68,7 +77,7 @@ class Format:
     event: Callable[[Object, Usage | None], Said]
     error: Callable[[dict[str, object], int], dict[str, object]]
     headers: Mapping[str, str | None] = field(default_factory=dict)
-    queries: frozenset[str] = frozenset()
+    query: Callable[[str], str] = no_query
     named: bool = True
     free: bool = False
 

@@ -23,7 +23,11 @@ _ERRORS = {
     529: "overloaded_error",
 }
 HEADERS = {"anthropic-version": "2023-06-01", "anthropic-beta": None}
-QUERIES = frozenset({"beta=true"})
+
+
+def beta_query(query: str) -> str:
+    """The one query that goes on, and then only alone."""
+    return query if query == "beta=true" else ""
 
 
 def usage(said: Json, so_far: Usage | None) -> Usage | None:
@@ -102,7 +106,7 @@ MESSAGES = Format(
     event=event,
     error=error,
     headers=HEADERS,
-    queries=QUERIES,
+    query=beta_query,
 )
 COUNT_TOKENS = Format(
     name="count_tokens",
@@ -113,6 +117,6 @@ COUNT_TOKENS = Format(
     event=event,
     error=error,
     headers=HEADERS,
-    queries=QUERIES,
+    query=beta_query,
     free=True,
 )
