@@ -92,20 +92,44 @@ class Model(Frozen, frozen=True, kw_only=True):
     routes: list[Route] = msgspec.field(default_factory=list)
 
 
+class HeaderCredential(Frozen, frozen=True, kw_only=True):
+    """A secret that the firewall puts into a header of each request: `<scheme> <value>`, or the value alone.
+
+    `header` is lower case; `scheme` is empty or one token.
+    """
+
+    header: str
+    secret: Name
+    scheme: str
+
+
+class EgressQuota(Frozen, frozen=True, kw_only=True):
+    """What one stage may move by one rule: `requests` (for an opaque tunnel: tunnels), and `bytes` of both ways."""
+
+    requests: Count | None
+    bytes: Count | None
+
+
 class EgressRule(Frozen, frozen=True, kw_only=True):
     """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
 
     `place` is the rule's place in the workflow.
-    `scheme` is `https` (an opaque tunnel whose ClientHello must name the host) or `http` (plain, inspected).
+    `scheme` is `https` or `http` (plain). An `https` rule is an opaque tunnel whose ClientHello must name the host; with
+    `inspect`, the firewall ends the TLS, and judges each request. `methods` and `paths` (prefixes that end where a
+    segment ends) limit what can be seen: plain and inspected requests; empty means any.
     `addresses` are private networks (CIDR) that this host may resolve to, beside public addresses.
     """
 
     host: str
     port: Port
     scheme: Literal["https", "http"]
+    inspect: bool
     methods: list[str]
+    paths: list[str]
     place: str
     addresses: list[str] = msgspec.field(default_factory=list)
+    credential: HeaderCredential | None = None
+    quota: EgressQuota | None
 
 
 class Tool(Frozen, frozen=True, kw_only=True):

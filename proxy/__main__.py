@@ -15,10 +15,13 @@ from proxy.start import Events, Roots, check_import_path, configure_logging, rea
 
 
 async def _egress(part: FirewallSlice, roots: Roots) -> int:
-    from proxy.egress.app import firewall  # each process imports only its own libraries
+    from proxy.egress.app import firewall, inspects  # each process imports only its own libraries
+    from proxy.egress.issuer import Issuer
 
     events = Events(EventWriter(Component.FIREWALL))
-    return await serve(firewall(part, roots, events), events)
+    issuer = Issuer() if inspects(part) else None
+    published = {"casemate.certificate": issuer.certificate} if issuer else {}
+    return await serve(firewall(part, roots, events, issuer=issuer), events, published)
 
 
 async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:

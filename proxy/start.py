@@ -147,15 +147,20 @@ def _mark(events: Events) -> None:
         events(EventName.COMPONENT_SYNCED)
 
 
-async def serve(app: AbstractAsyncContextManager[None], events: Events) -> int:
-    """Enter `app`, say that it is ready, and serve until SIGTERM or a broken event log. Returns the exit code."""
+async def serve(
+    app: AbstractAsyncContextManager[None], events: Events, published: Mapping[str, Attribute] | None = None
+) -> int:
+    """Enter `app`, say that it is ready, and serve until SIGTERM or a broken event log. Returns the exit code.
+
+    `published` are attributes of the event that says so: what the others must know of this process.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Whoever reads our events asks by this signal for a mark: when it comes, everything before it has come.
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _mark, events)
     async with app:
-        events(EventName.COMPONENT_READY)
+        events(EventName.COMPONENT_READY, attrs=published)
         waits = {asyncio.create_task(stop.wait()), asyncio.create_task(events.broken.wait())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

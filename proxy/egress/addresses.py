@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from proxy.egress.relay import CHUNK
 from proxy.egress.types import Refused
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -67,10 +69,12 @@ async def system_resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """The way out. Both fields are seams: tests give a resolver of their own, and allow loopback."""
+    """The way out. The fields are seams: tests give a resolver and trust of their own, and allow loopback."""
 
     resolve: Resolve = system_resolve
     permitted: Permitted = is_public
+    trust: ssl.SSLContext | None = None
+    """Whom to believe who they are; without it, nobody: no TLS connection is made."""
 
     async def pin(self, host: str, port: int, networks: Sequence[str] = ()) -> str:
         """Return the one address to connect to, public or in `networks` (CIDR).
@@ -96,3 +100,29 @@ class Outside:
                 return await asyncio.open_connection(address, port)
         except OSError as error:
             raise Refused("CSM-P006", f"no connection: {type(error).__name__}") from error
+
+    async def connect_tls(
+        self, address: str, port: int, host: str
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a pinned address, and let it prove that it is `host`; raise `Refused` (P006, P014)."""
+        if self.trust is None:
+            raise Refused("CSM-P014", "there are no trust anchors", host=host)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await asyncio.open_connection(
+                    address, port, ssl=self.trust, server_hostname=host, limit=CHUNK, ssl_shutdown_timeout=2
+                )
+        except ssl.SSLCertVerificationError as error:
+            raise Refused("CSM-P014", error.verify_message, host=host) from error
+        except OSError as error:
+            raise Refused("CSM-P006", f"no connection: {type(error).__name__}", host=host) from error
+
+
+def client_context(anchors: Sequence[str] = ()) -> ssl.SSLContext:
+    """Return what upstream servers are verified with: the system's authorities, and the PEM texts of the plan's."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    for anchor in anchors:
+        context.load_verify_locations(cadata=anchor)
+    return context

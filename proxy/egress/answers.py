@@ -16,6 +16,8 @@ _STATUS = {
     "CSM-P002": "431 Request Header Fields Too Large",
     "CSM-P006": "502 Bad Gateway",
     "CSM-P011": "503 Service Unavailable",
+    "CSM-P012": "429 Too Many Requests",
+    "CSM-P014": "502 Bad Gateway",
     "CSM-P019": "500 Internal Server Error",
 }
 _HINTS = {
@@ -26,6 +28,9 @@ _HINTS = {
     "CSM-P006": "the destination is allowed but does not answer; try later",
     "CSM-P008": "Host header and target must name the same host and port",
     "CSM-P010": "only https tunnels and plain http are spoken here",
+    "CSM-P009": "use a method and a path that the rule allows; a path must have one reading",
+    "CSM-P012": "the quota of this destination is used up for this stage",
+    "CSM-P014": "the destination is allowed but its certificate does not verify",
     "CSM-P011": "close connections that are no longer used",
 }
 _HINT = "add an egress rule to the stage in the workflow, or use an allowed destination"

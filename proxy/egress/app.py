@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from policies.slices import FirewallSlice
-from proxy.egress.addresses import Outside
+from proxy.egress.addresses import Outside, client_context
 from proxy.egress.front import Door, StageDoor, TunnelDoor
-from proxy.egress.plain import PlainProxy
+from proxy.egress.issuer import Issuer
 from proxy.egress.relay import CHUNK
 from proxy.start import Events, Roots, bound
 
@@ -21,19 +21,26 @@ async def firewall(
     roots: Roots,
     events: Events,
     outside: Outside | None = None,
-    addons: Sequence[object] = (),
+    issuer: Issuer | None = None,
 ) -> AsyncIterator[None]:
-    """Bind every door of the slice, and close them all in the end. `outside` and `addons` are seams for tests."""
-    way_out = outside if outside is not None else Outside()
-    plain = PlainProxy(way_out, events, addons)
+    """Bind every door of the slice, and close them all in the end. `outside` is a seam for tests.
+
+    `issuer` is needed where a rule inspects, see `inspects`.
+    """
+    way_out = outside if outside is not None else Outside(trust=client_context(part.trust))
     async with AsyncExitStack() as stack:
         for stage in part.stages:
             path = roots.doors / stage.stage / "egress.sock"
-            await _open(stack, path, StageDoor(stage, plain, events, way_out))
+            await _open(stack, path, StageDoor(stage, issuer, events, way_out))
         for tunnel in part.tunnels:
             path = roots.doors / tunnel.door / "up.sock"
             await _open(stack, path, TunnelDoor(tunnel, roots.models, events, way_out))
         yield
+
+
+def inspects(part: FirewallSlice) -> bool:
+    """Whether any rule inspects, so that there is an authority to be trusted by the cells."""
+    return any(rule.inspect for stage in part.stages for rule in stage.rules)
 
 
 async def _open(stack: AsyncExitStack, path: Path, door: Door) -> None:

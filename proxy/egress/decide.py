@@ -6,20 +6,25 @@ from collections.abc import Sequence
 
 from policies.plan import EgressRule
 from policies.vocabulary import Verdict
+from proxy.egress.paths import ambiguity, within
 from proxy.egress.types import Decision, EgressRequest
 
 
 def decide(request: EgressRequest, rules: Sequence[EgressRule]) -> Decision:
-    """Return the first rule that admits `request`; deny when none does."""
+    """Return the first rule that admits `request`; deny when none does.
+
+    Where any rule for a destination inspects, its tunnel is inspected, and what is read in it is judged by the
+    inspecting rules alone: a rule for an opaque tunnel never admits a request that can be seen.
+    """
     code, reason = "CSM-P003", f"no rule allows {request.scheme}://{request.host}:{request.port}"
-    for rule in rules:
-        if not _leads_there(request, rule):
+    there = [rule for rule in rules if _leads_there(request, rule)]
+    if request.scheme == "https" and any(rule.inspect for rule in there):
+        there = [rule for rule in there if rule.inspect]
+    for rule in there:
+        if why := _unfit(request, rule):
+            code, reason = "CSM-P009", f"{rule.place} does not allow {why}"
             continue
-        if request.scheme == "http" and rule.methods and request.method not in rule.methods:
-            code, reason = "CSM-P009", f"{rule.place} does not allow {request.method}"
-            continue
-        reason, networks = f"allowed by {rule.host}", tuple(rule.addresses)
-        return Decision(verdict=Verdict.ALLOW, rule=rule.place, code=None, reason=reason, networks=networks)
+        return Decision(verdict=Verdict.ALLOW, rule=rule, code=None, reason=f"allowed by {rule.host}")
     return Decision(verdict=Verdict.DENY, rule=None, code=code, reason=reason)
 
 
@@ -41,3 +46,19 @@ def destinations(rules: Sequence[EgressRule]) -> list[str]:
 
 def _leads_there(request: EgressRequest, rule: EgressRule) -> bool:
     return request.scheme == rule.scheme and request.port == rule.port and matches(request.host, rule.host)
+
+
+def _unfit(request: EgressRequest, rule: EgressRule) -> str | None:
+    """Return what about a request that can be seen does not fit the rule; None for a tunnel, which shows nothing."""
+    if request.method == "CONNECT":
+        return None
+    if request.scheme == "https" and not rule.inspect:
+        return "a request outside of a tunnel"
+    if rule.methods and request.method not in rule.methods:
+        return request.method
+    if rule.paths:
+        if why := ambiguity(request.path):
+            return f"a path with {why}"
+        if not within(request.path, rule.paths):
+            return "this path"
+    return None

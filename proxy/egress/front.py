@@ -1,4 +1,4 @@
-"""A stage's egress door: reads a head strictly, decides, and hands what is allowed to a tunnel or to mitmproxy."""
+"""A stage's egress door: reads a head strictly, decides, and hands what is allowed to a tunnel or to an exchange."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from policies.vocabulary import EventName, Verdict
 from proxy.egress.addresses import Outside
 from proxy.egress.answers import attributes, refusal
 from proxy.egress.decide import decide
+from proxy.egress.exchange import Access, Exchange
 from proxy.egress.framing import read_head
 from proxy.egress.head import parse_head
+from proxy.egress.inspection import TlsEnd
+from proxy.egress.issuer import Issuer
 from proxy.egress.normalise import normalise
-from proxy.egress.plain import PlainProxy
 from proxy.egress.relay import Source, close
-from proxy.egress.tunnel import Passage, run_local, run_tunnel
+from proxy.egress.tunnel import Passage, await_hello, run_local, run_tunnel
 from proxy.egress.types import EgressRequest, Refused
 from proxy.start import Events
 
@@ -96,38 +98,53 @@ class Door(ABC):
 class StageDoor(Door):
     """The egress door of one stage. The socket is the identity."""
 
-    def __init__(self, part: StageEgress, plain: PlainProxy, events: Events, outside: Outside) -> None:
+    def __init__(self, part: StageEgress, issuer: Issuer | None, events: Events, outside: Outside) -> None:
         super().__init__(events, outside, part.max_connections)
-        self.stage, self._rules, self._plain = part.stage, part.rules, plain
+        self.stage, self._rules, self._issuer = part.stage, part.rules, issuer
+        self._access = Access(stage=part.stage, rules=part.rules, events=events, outside=outside)
 
     async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
-        """Judge the first request; then a tunnel, or plain HTTP for as long as the connection lasts."""
+        """Judge the first request; then a tunnel, opaque or inspected, or plain HTTP as long as the connection lasts."""
         data = await read_head(source)
         if data is None:
             return
         head = parse_head(data)
         request = normalise(head)
+        if request.scheme == "http":
+            await Exchange(self._access, source, writer).run(head)
+            return
         decision = decide(request, self._rules)
-        if decision.code is not None or decision.rule is None:
+        if decision.rule is None:
             refused = Refused(decision.code or "CSM-P003", decision.reason, host=request.host)
             self.deny(writer, refused, request)
-        elif request.scheme == "http":
-            await self._plain.serve((source, writer), (head, request), self.stage or "", self._rules)
-        else:
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await writer.drain()
-            passage = Passage(
-                stage=self.stage,
-                rule=decision.rule,
-                reason=decision.reason,
-                attrs=attributes(request),
-                networks=decision.networks,
-            )
-            try:
+            return
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await writer.drain()
+        try:
+            if decision.rule.inspect:
+                await self._inspected(source, writer, request)
+            else:
+                place, reason = decision.rule.place, decision.reason
+                passage = Passage(
+                    stage=self.stage,
+                    rule=place,
+                    reason=reason,
+                    attrs=attributes(request),
+                    networks=tuple(decision.rule.addresses),
+                )
                 await run_tunnel((source, writer), request.host, request.port, passage, self.outside, self.events)
-            except Refused as refused:
-                # 200 was said already, so there are no words left: the connection ends
-                self._deny_silently(writer, refused, request)
+        except Refused as refused:
+            # 200 was said already, so there are no words left: the connection ends
+            self._deny_silently(writer, refused, request)
+
+    async def _inspected(self, source: Source, writer: asyncio.StreamWriter, request: EgressRequest) -> None:
+        """End the TLS of a tunnel here, and judge each request in it. What they are is denied in it, in words."""
+        if self._issuer is None:
+            raise Refused("CSM-P019", "an inspecting rule without an issuer", host=request.host)
+        await await_hello(source, request.host)
+        inside = TlsEnd(source, writer, self._issuer.context(request.host))
+        await inside.handshake(request.host)
+        await Exchange(self._access, Source(inside), inside, (request.host, request.port)).run()
 
     def _deny_silently(self, writer: asyncio.StreamWriter, refused: Refused, request: EgressRequest) -> None:
         writer.close()

@@ -20,6 +20,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _PATH = re.compile(r"[\x21\x22\x24-\x7e]*")  # visible ASCII without "#": a fragment is never sent
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)")
 _DEFAULT_PORT = 80
+_TLS_PORT = 443
 
 
 def normalise(head: Head) -> EgressRequest:
@@ -41,6 +42,38 @@ def normalise(head: Head) -> EgressRequest:
     _same_host(head, host, port, default=_DEFAULT_PORT)
     _refuse_upgrade(head, host)
     return EgressRequest(scheme="http", host=host, port=port, method=head.method, path=path)
+
+
+def normalise_inner(head: Head, host: str, port: int) -> EgressRequest:
+    """Return what a head asks for that was read inside the inspected tunnel to `host`:`port`; raise `Refused`.
+
+    The target is a path, or an absolute https URL of the same place. `Host` must name that place.
+    """
+    parts = _SCHEME.fullmatch(head.target)
+    path = head.target
+    if head.method == "CONNECT" or head.target == "*":
+        raise Refused("CSM-P010", f"{head.method} {clean(head.target, 50)} inside a tunnel", host=host)
+    if parts is not None:
+        if parts[1].lower() != "https":
+            raise Refused("CSM-P008", f"an {clean(parts[1], 20)} URL inside a tunnel", host=host)
+        named, path = _place(parts[2], host), parts[3]
+        if named != (host, port):
+            raise Refused("CSM-P008", f"the target names {clean(parts[2], 100)}", host=host)
+        path = path if path.startswith("/") else "/" + path
+    if not path.startswith("/") or not _PATH.fullmatch(path):
+        raise Refused("CSM-P001", "malformed path", host=host)
+    if head.get("host") is None:
+        raise Refused("CSM-P001", "no Host header", host=host)
+    _same_host(head, host, port, default=_TLS_PORT)
+    _refuse_upgrade(head, host)
+    return EgressRequest(scheme="https", host=host, port=port, method=head.method, path=path)
+
+
+def _place(text: str, host: str) -> tuple[str, int]:
+    try:
+        return authority(text, default=_TLS_PORT)
+    except Refused as error:
+        raise Refused("CSM-P008", f"the target is refused: {error.reason}", host=host) from error
 
 
 def authority(text: str, *, default: int | None) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Protocol
 
 from proxy.egress.types import Refused
 
@@ -20,10 +21,25 @@ class Traffic:
     received: int = 0
 
 
+class Reader(Protocol):
+    """Where bytes of a cell come from: its connection, or what was decrypted of it."""
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """Where bytes for a cell go."""
+
+    def write(self, data: bytes, /) -> None: ...
+    async def drain(self) -> None: ...
+    def close(self) -> None: ...
+    def is_closing(self) -> bool: ...
+
+
 class Source:
     """A reader that can be looked into: bytes that were read too far are put back."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader, self._kept = reader, b""
 
     async def read(self, size: int = CHUNK) -> bytes:

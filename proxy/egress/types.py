@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from policies.plan import EgressRule
 from policies.vocabulary import Verdict
 
 Scheme = Literal["https", "http"]
@@ -34,7 +35,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressRequest:
-    """Where a stage wants to go. `host` is a canonical A-label name; `path` is empty for a tunnel."""
+    """Where a stage wants to go. `host` is a canonical A-label name; `path` has the query, and is empty for a tunnel.
+
+    With scheme `https`, the method CONNECT asks for a tunnel; any other was read inside an inspected one.
+    """
 
     scheme: Scheme
     host: str
@@ -45,13 +49,9 @@ class EgressRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The verdict over one request. `rule` is the place of the rule that admits; `code` is the error of a denial.
-
-    `networks` are the private ones that the host may be in.
-    """
+    """The verdict over one request. `rule` is the one that admits; `code` is the error of a denial."""
 
     verdict: Literal[Verdict.ALLOW, Verdict.DENY]
-    rule: str | None
+    rule: EgressRule | None
     code: str | None
     reason: str
-    networks: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -17,11 +18,25 @@ import msgspec
 
 from policies.canonical import digest
 from policies.events import EventWriter
-from policies.plan import Budget, EgressRule, Limits, Model, Plan, Price, SecretBinding, Source, Stage, encode
+from policies.plan import (
+    Budget,
+    EgressQuota,
+    EgressRule,
+    HeaderCredential,
+    Limits,
+    Model,
+    Plan,
+    Price,
+    SecretBinding,
+    Source,
+    Stage,
+    encode,
+)
 from policies.slices import Birth, FirewallSlice, LlmSlice, seal, slices
 from policies.vocabulary import Component
 from proxy.egress.addresses import Outside
 from proxy.egress.app import firewall
+from proxy.egress.issuer import Issuer
 from proxy.llm.app import llm_proxy
 from proxy.start import Events, Roots
 
@@ -42,14 +57,20 @@ def run(scenario: Coroutine[Any, Any, T], seconds: float = 30) -> T:
 
 
 def rule(
-    host: str, port: int = 443, scheme: Literal["https", "http"] = "https", methods: Sequence[str] = ()
-) -> EgressRule:
+    host: str, port: int = 443, scheme: Literal["https", "http"] = "https", methods: Sequence[str] = (),
+    paths: Sequence[str] = (), *, inspect: bool = False, quota: EgressQuota | None = None,
+    credential: HeaderCredential | None = None,
+) -> EgressRule:  # fmt: skip
     return EgressRule(
         host=host,
         port=port,
         scheme=scheme,
+        inspect=inspect,
         methods=list(methods),
+        paths=list(paths),
         place=f"w.yaml:1:1 ({host}:{port})",
+        credential=credential,
+        quota=quota,
     )
 
 
@@ -142,14 +163,14 @@ def loopback(address: str) -> bool:
 
 @asynccontextmanager
 async def firewall_for(
-    plan: Plan, root: Path, names: Names | None = None, *, addons: Sequence[object] = (),
-    permitted: Callable[[str], bool] = loopback,
+    plan: Plan, root: Path, names: Names | None = None, *, permitted: Callable[[str], bool] = loopback,
+    trust: ssl.SSLContext | None = None, issuer: Issuer | None = None, log: Log | None = None,
 ) -> AsyncIterator[Log]:  # fmt: skip
-    log = Log(Component.FIREWALL)
+    log = log or Log(Component.FIREWALL)
     part = slices(plan)[Component.FIREWALL]
     assert isinstance(part, FirewallSlice)
-    outside = Outside(resolve=names or Names(), permitted=permitted)
-    async with firewall(part, Roots.under(root), log.events, outside, addons):
+    outside = Outside(resolve=names or Names(), permitted=permitted, trust=trust)
+    async with firewall(part, Roots.under(root), log.events, outside, issuer):
         yield log
 
 

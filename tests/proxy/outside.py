@@ -101,8 +101,8 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 @asynccontextmanager
-async def web(answer: bytes | None = None) -> AsyncIterator[Server]:
-    """A plain HTTP server: answers with `answer`, or with the body it got."""
+async def web(answer: bytes | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """An HTTP server: answers with `answer`, or with the body it got."""
     server = Server()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,5 +113,5 @@ async def web(answer: bytes | None = None) -> AsyncIterator[Server]:
             writer.write(answer if answer is not None else ok)
             await writer.drain()
 
-    async with serving(serve, server):
+    async with serving(serve, server, tls):
         yield server

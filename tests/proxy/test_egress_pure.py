@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,9 @@ from policies.vocabulary import Verdict
 from proxy.egress.addresses import is_inside, is_public
 from proxy.egress.answers import refusal
 from proxy.egress.decide import decide, matches
-from proxy.egress.framing import render
+from proxy.egress.framing import onward
 from proxy.egress.head import MAX_HEAD, parse_head, split_head
-from proxy.egress.normalise import host_name, normalise
+from proxy.egress.normalise import host_name, normalise, normalise_inner
 from proxy.egress.types import EgressRequest, Refused
 from tests.proxy.kit import code_of, rule
 
@@ -130,7 +131,15 @@ def test_a_plain_request_keeps_its_path_and_gets_one_host() -> None:
     parsed = parse_head(head)
     request = normalise(parsed)
     assert request == EgressRequest(scheme="http", host="a.example", port=8080, method="GET", path="/x?y=1")
-    assert render(parsed, request) == b"GET http://a.example:8080/x?y=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n"
+    assert onward(parsed, request) == [(b"host", b"a.example:8080")]
+
+
+def test_headers_that_a_connection_names_for_itself_do_not_go_on() -> None:
+    head = b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nConnection: x-own, Content-Length\r\n"
+    parsed = parse_head(head + b"X-Own: 1\r\nX-Kept: 2\r\nContent-Length: 0\r\n\r\n")
+    headers = onward(parsed, normalise(parsed))
+    # a length that were left out would make the body the next request
+    assert headers == [(b"host", b"a.example"), (b"x-kept", b"2"), (b"content-length", b"0")]
 
 
 def test_a_head_that_is_too_large_is_refused_before_it_ends() -> None:
@@ -304,3 +313,112 @@ def test_a_refusal_tells_what_is_allowed_in_one_shape() -> None:
     assert b"github.com" in answer
     assert "\u202e".encode() not in answer
     assert b"\\\\u{202e}" in answer
+
+
+@pytest.mark.parametrize(
+    ("head", "path", "code"),
+    [
+        (b"GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n\r\n", "/x?y=1", None),
+        (b"GET /x HTTP/1.1\r\nHost: A.example.:443\r\n\r\n", "/x", None),
+        (b"GET https://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n", "/x", None),
+        (b"GET https://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n", "/", None),
+        (b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n", "", "CSM-P008"),  # 17
+        (b"GET / HTTP/1.1\r\nHost: a.example:8443\r\n\r\n", "", "CSM-P008"),
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n", "", "CSM-P001"),
+        (b"GET / HTTP/1.1\r\n:authority: b.example\r\nHost: a.example\r\n\r\n", "", "CSM-P001"),  # 14
+        (b"GET / HTTP/1.1\r\n\r\n", "", "CSM-P001"),
+        (b"GET / HTTP/1.0\r\n\r\n", "", "CSM-P001"),
+        (b"GET https://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P008"),
+        (b"GET https://a.example:8443/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P008"),
+        (b"GET https://127.0.0.1/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P008"),
+        (b"GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P008"),
+        (b"GET //b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "//b.example/", None),  # a path all the same
+        (b"CONNECT b.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P010"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P010"),
+        (b"GET x HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P001"),
+        (b"GET /x#y HTTP/1.1\r\nHost: a.example\r\n\r\n", "", "CSM-P001"),
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "", "CSM-P010"),  # 13
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\nHTTP2-Settings: x\r\n\r\n", "", "CSM-P010"),
+        (b"PRI * HTTP/2.0\r\n\r\n", "", "CSM-P010"),
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\n X: y\r\n\r\n", "", "CSM-P001"),
+        (b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "",
+         "CSM-P001"),
+    ],
+)  # fmt: skip
+def test_a_head_inside_a_tunnel_is_for_the_host_of_the_tunnel(head: bytes, path: str, code: str | None) -> None:
+    try:
+        request = normalise_inner(parse_head(head), "a.example", 443)
+    except Refused as refused:
+        assert refused.code == code
+    else:
+        assert code is None
+        assert (request.scheme, request.host, request.port, request.path) == ("https", "a.example", 443, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "admitted"),
+    [
+        ("/public", True),
+        ("/public/", True),
+        ("/public/a/b.txt", True),
+        ("/public?x=1", True),
+        ("/public?x=../../admin", True),  # a query is no path
+        ("/public/a?/../admin", True),
+        ("/public/a%20b", True),
+        ("/public/...", True),
+        ("/public/.hidden", True),
+        ("/exact/", True),
+        ("/exact/x", True),
+        ("/exact", False),
+        ("/", False),
+        ("/publicity", False),
+        ("/Public", False),
+        ("/admin", False),
+        ("/admin?/public/", False),
+        ("/public/../admin", False),
+        ("/public/./x", False),
+        ("/public/..", False),
+        ("/public/x/..", False),
+        ("/public/..;/admin", False),
+        ("/public/..;a=b/admin", False),
+        ("/public/%2e%2e/admin", False),
+        ("/public/.%2E/admin", False),
+        ("/public/%2fadmin", False),
+        ("/public%2Fadmin", False),
+        ("/public/..%5cadmin", False),
+        ("/public\\..\\admin", False),
+        ("/public//admin", False),
+        ("//public", False),
+        ("/public/%252e%252e/admin", False),
+        ("/public%3f/../../admin", False),
+        ("/public%3fx", False),
+        ("/public/%23", False),
+        ("/public/%00", False),
+        ("/public/%0d%0a", False),
+        ("/public/%3b", False),
+        ("/public/%", False),
+        ("/public/%zz", False),
+        ("/public/%2", False),
+        ("/%70ublic", False),  # it might be served; but who writes a prefix means its spelling
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_row_24_a_rule_with_paths_admits_what_lies_below_them(path: str, admitted: bool, scheme: Any) -> None:
+    port = 80 if scheme == "http" else 443
+    limited = rule("a.example", port, scheme, ["GET"], ["/public", "/exact/"], inspect=scheme == "https")
+    request = EgressRequest(scheme=scheme, host="a.example", port=port, method="GET", path=path)
+    decision = decide(request, [limited])
+    assert decision.code == (None if admitted else "CSM-P009")
+    # control: without paths, it is the destination's business what it makes of them
+    free = rule("a.example", port, scheme, ["GET"], inspect=scheme == "https")
+    assert decide(request, [limited, free]).rule is (limited if admitted else free)
+
+
+def test_where_a_rule_inspects_an_opaque_one_admits_nothing_that_can_be_seen() -> None:
+    opaque, seen = rule("a.example"), rule("*.example", methods=["GET"], inspect=True)
+    tunnel = EgressRequest(scheme="https", host="a.example", port=443, method="CONNECT", path="")
+    decision = decide(tunnel, [opaque, seen])
+    assert decision.rule is seen
+    post = EgressRequest(scheme="https", host="a.example", port=443, method="POST", path="/")
+    assert decide(post, [opaque, seen]).code == "CSM-P009"
+    assert decide(post, [opaque]).code == "CSM-P009"
