@@ -114,8 +114,8 @@ class EgressRule(Frozen, frozen=True, kw_only=True):
     """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
 
     `place` is the rule's place in the workflow.
-    `scheme` is `https` or `http` (plain). An `https` rule is an opaque tunnel whose ClientHello must name the host; with
-    `inspect`, the firewall ends the TLS, and judges each request. `methods` and `paths` (prefixes that end where a
+    `scheme` is `https` or `http` (plain). An `https` rule is an opaque tunnel whose ClientHello must name the host;
+    with `inspect`, the firewall ends the TLS, and judges each request. `methods` and `paths` (prefixes that end where a
     segment ends) limit what can be seen: plain and inspected requests; empty means any.
     `addresses` are private networks (CIDR) that this host may resolve to, beside public addresses.
     """

@@ -6,14 +6,18 @@ egress, the firewall: the only process with a way out
 `egress.types`        the words
 `egress.head`         bytes to a head with one reading (pure)
 `egress.normalise`    a head to the request that it means (pure)
+`egress.paths`        which paths a rule admits (pure)
 `egress.decide`       the request and the rules to a decision (pure)
 `egress.clienthello`  the first bytes of a tunnel to the name that they ask for (pure)
-`egress.addresses`    which addresses may be reached; resolve, check, pin
+`egress.addresses`    which addresses may be reached; resolve, check, pin, connect
 `egress.answers`      what the cell and the event log are told (pure)
 `egress.relay`        bytes both ways
 `egress.tunnel`       CONNECT, and the tunnels of other trusted processes
-`egress.framing`      a keep-alive connection to requests, each judged
-`egress.plain`        plain HTTP through mitmproxy; the only file that imports it
+`egress.framing`      bytes of a connection to heads and bodies, and heads written anew
+`egress.upstream`     one connection to a destination; the only file that imports h11
+`egress.exchange`     each request judged, carried, answered
+`egress.issuer`       the run's certificate authority
+`egress.inspection`   ends the TLS of a tunnel that is inspected
 `egress.front`        the doors
 `egress.app`          all doors of a slice
 

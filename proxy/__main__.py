@@ -20,7 +20,7 @@ async def _egress(part: FirewallSlice, roots: Roots) -> int:
 
     events = Events(EventWriter(Component.FIREWALL))
     issuer = Issuer() if inspects(part) else None
-    published = {"casemate.certificate": issuer.certificate} if issuer else {}
+    published = {"casemate.certificate": issuer.published} if issuer else {}
     return await serve(firewall(part, roots, events, issuer=issuer), events, published)
 
 

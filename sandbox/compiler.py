@@ -17,7 +17,9 @@ import msgspec
 from policies.plan import (
     Bound,
     Budget,
+    EgressQuota,
     EgressRule,
+    HeaderCredential,
     Image,
     Input,
     Limits,
@@ -138,7 +140,10 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
 
 def _secret(name: str, workflow: Workflow, models: list[Model]) -> SecretBinding:
     """Bind a secret to the one process that holds it, and to the one place where it goes."""
-    uses: list[tuple[Literal["llm", "gateway", "customs"], str]] = [
+    rules = [rule for owner in workflow.stages for rule in owner.egress]
+    rules += [rule for owner in workflow.tools.values() for rule in owner.egress]
+    uses: list[tuple[Literal["firewall", "llm", "gateway", "customs"], str]] = [
+        *(("firewall", r.host) for r in rules if r.credential and r.credential.secret == name),
         *(("llm", m.host) for m in models if m.secret == name),
         *(
             ("gateway", urlsplit(t.url or "").hostname or tool)
@@ -175,12 +180,30 @@ def _egress(
                 host=host,
                 port=spec.port or (443 if spec.scheme == "https" else 80),
                 scheme=cast("Literal['https', 'http']", spec.scheme),
+                inspect=spec.inspect,
                 methods=sorted(spec.methods),
+                paths=sorted(spec.paths),
+                credential=_credential(spec),
+                quota=_quota(spec),
                 addresses=sorted(spec.addresses),
                 place=f"{place}.{position}" if document is None else place,
             )
             rules.append(rule)
     return rules
+
+
+def _credential(spec: EgressSpec) -> HeaderCredential | None:
+    given = spec.credential
+    if given is None:
+        return None
+    return HeaderCredential(header=given.header.lower(), secret=given.secret, scheme=given.scheme)
+
+
+def _quota(spec: EgressSpec) -> EgressQuota | None:
+    if spec.quota is None:
+        return None
+    size = spec.quota.bytes
+    return EgressQuota(requests=spec.quota.requests, bytes=None if size is None else quantity(size))
 
 
 def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, facts: Facts) -> Stage:

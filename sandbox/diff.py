@@ -13,6 +13,7 @@ from policies.canonical import digest_of
 from policies.plan import EgressRule, Output, Plan, Stage
 
 Permissions = dict[str, int]
+_UNBOUNDED = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def permissions(plan: Plan) -> Permissions:
             found[f"{model.alias} may become {other}"] = 1
     for tool in plan.tools:
         found[f"tool {tool.name} is {tool.image or tool.url}"] = 1
-        found |= {f"tool {tool.name} reaches {rule}": 1 for rule in _rules(tool.egress)}
+        found |= {f"tool {tool.name} reaches {rule}": size for rule, size in _rules(tool.egress).items()}
     for stage in plan.stages:
         found |= dict(_stage(stage))
     for output in plan.outputs:
@@ -52,12 +53,25 @@ def permissions(plan: Plan) -> Permissions:
     return found
 
 
-def _rules(rules: list[EgressRule]) -> Iterator[str]:
+def _rules(rules: list[EgressRule]) -> Permissions:
+    """State what rules allow. Where several lead to one place, what they may move is added up."""
+    found: Permissions = {}
     for rule in rules:
+        where = f"{rule.scheme}://{rule.host}:{rule.port}"
         for method in rule.methods or ["any method"]:
-            yield f"{rule.scheme}://{rule.host}:{rule.port} by {method}"
+            for path in rule.paths or [""]:
+                found[f"{where} by {method}" + (f" under {path}" if path else "")] = 1
+        if rule.scheme == "https" and not rule.inspect:
+            found[f"{where} unseen"] = 1
         for network in rule.addresses:
-            yield f"{rule.scheme}://{rule.host}:{rule.port} in {network}"
+            found[f"{where} in {network}"] = 1
+        if (added := rule.credential) is not None:
+            found[f"{where} with {added.secret} in {added.header} {added.scheme}".rstrip()] = 1
+        for name in ("requests", "bytes"):
+            most = getattr(rule.quota, name) if rule.quota is not None else None
+            size = found.get(f"{where} moving {name}", 0) + (_UNBOUNDED if most is None else most)
+            found[f"{where} moving {name}"] = min(size, _UNBOUNDED)
+    return found
 
 
 def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
@@ -71,8 +85,8 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
     for server, tools in stage.tools.items():
         for tool in tools:
             yield f"{name} calls {server}.{tool}", 1
-    for rule in _rules(stage.egress):
-        yield f"{name} reaches {rule}", 1
+    for rule, size in _rules(stage.egress).items():
+        yield f"{name} reaches {rule}", size
     for output in stage.outputs:
         yield f"{name} proposes {output}", 1
     limits = stage.limits
@@ -112,7 +126,7 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
         yield f"{name} is all or nothing", -1
     for quota in ("per_day", "per_minute"):
         value = getattr(output, quota)
-        yield f"{name} may have rows {quota}", 10**15 if value is None else value
+        yield f"{name} may have rows {quota}", _UNBOUNDED if value is None else value
 
 
 def difference(old: Permissions, new: Permissions) -> Difference:

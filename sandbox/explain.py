@@ -52,7 +52,14 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
 
 def _rule(rule: EgressRule) -> str:
     methods = f" {','.join(rule.methods)}" if rule.methods else ""
-    return f"{rule.scheme}://{rule.host}:{rule.port}{methods}{_networks(rule.addresses)}"
+    paths = f" under {','.join(rule.paths)}" if rule.paths else ""
+    more = ["inspected"] if rule.inspect else []
+    if rule.credential is not None:
+        more.append(f"the firewall adds {rule.credential.secret} in {rule.credential.header}")
+    quota = {"requests": rule.quota.requests, "bytes": rule.quota.bytes} if rule.quota is not None else {}
+    more += [f"at most {most:,} {name}" for name, most in quota.items() if most is not None]
+    extra = f" ({'; '.join(more)})" if more else ""
+    return f"{rule.scheme}://{rule.host}:{rule.port}{methods}{paths}{_networks(rule.addresses)}{extra}"
 
 
 def _networks(addresses: list[str]) -> str:

@@ -20,6 +20,11 @@ _CELL_ENV = re.compile(
     r"|PYTHONPATH|(no|http|https|all)_proxy|(NO|HTTP|HTTPS|ALL)_PROXY)\Z"
 )
 
+_HEADER = re.compile(
+    r"(?!(proxy-.*|host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|keep-alive"
+    r"|accept-encoding|http2-settings)\Z)[a-z][a-z0-9-]{0,63}\Z"
+)
+
 Problem = str
 Json = dict[str, Any]
 
@@ -58,6 +63,10 @@ def _users(plan: Json) -> Iterator[tuple[str, str, str]]:
     for model in plan["models"]:
         if model["secret"] is not None:
             yield model["secret"], "llm", model["host"]
+    for owner in (*plan["stages"], *plan["tools"]):
+        for rule in owner["egress"]:
+            if rule["credential"] is not None:
+                yield rule["credential"]["secret"], "firewall", rule["host"]
     for tool in plan["tools"]:
         if tool["secret"] is not None:
             host = re.match(r"https://([^/:]+)", tool["url"] or "")
@@ -90,8 +99,7 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
             if rule["scheme"] not in ("http", "https") or not 0 < rule["port"] < 65536:
                 yield f"{owner['name']}: rule for {rule['host']} has no scheme or port"
             yield from (f"{owner['name']}: {p}" for p in _network_problems(rule["addresses"]))
-            if rule["methods"] and rule["scheme"] != "http":
-                yield f"{owner['name']}: methods in an encrypted tunnel cannot be seen"
+            yield from (f"{owner['name']}: {p}" for p in _inspection_problems(rule))
     for model in plan["models"]:
         if (model["local"] is None) == model["host"].endswith(".local"):
             yield f"model {model['alias']} is neither local nor remote"
@@ -100,6 +108,43 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
             yield from (f"model {model['alias']}: {p}" for p in _host_problems(model["host"]))
             if model["host"].startswith("*"):
                 yield f"model {model['alias']} has a pattern for a host"
+
+
+def _inspection_problems(rule: Json) -> Iterator[Problem]:
+    """Yield what a rule limits without seeing it, and a secret that it would give away."""
+    seen = rule["scheme"] == "http" or rule["inspect"]
+    if (rule["methods"] or rule["paths"]) and not seen:
+        yield "methods and paths in an encrypted tunnel cannot be seen"
+    if rule["inspect"] and rule["scheme"] != "https":
+        yield "only https is inspected"
+    for path in rule["paths"]:
+        segments = path.split("/")
+        plain = not set(path) & set("%\\?#;") and path.isprintable() and path.isascii() and " " not in path
+        if not plain or segments[0] or "" in segments[1:-1] or {".", ".."} & set(segments):
+            yield f"the path {path!r} has more than one reading"
+    credential, quota = rule["credential"], rule["quota"]
+    if credential is not None:
+        if not rule["inspect"] or rule["host"].startswith("*"):
+            yield "a secret for requests that are not inspected, or for more than one host"
+        if not _HEADER.match(credential["header"]):
+            yield f"{credential['header']!r} is no header for a secret"
+        if not re.fullmatch(r"[A-Za-z0-9-]*", credential["scheme"]):
+            yield f"{credential['scheme']!r} is no scheme of a header"
+    if quota is not None and not (quota["requests"] != 0 and quota["bytes"] != 0):
+        yield "a quota of nothing"
+
+
+def inspection_has_no_way_around(plan: Json) -> Iterator[Problem]:
+    """No host that one rule inspects is reached through an opaque tunnel by another rule of the same stage."""
+    for owner in (*plan["stages"], *plan["tools"]):
+        tls = [rule for rule in owner["egress"] if rule["scheme"] == "https"]
+        for seen in (rule for rule in tls if rule["inspect"]):
+            for other in tls:
+                hosts = {seen["host"], other["host"]}
+                wide = {f"*.{h.partition('.')[2]}" for h in hosts if not h.startswith("*.")}
+                same = len(hosts) == 1 or bool(hosts & wide)
+                if not other["inspect"] and same and seen["port"] == other["port"]:
+                    yield f"{owner['name']}: {other['host']} is inspected by one rule and not by another"
 
 
 def _host_problems(host: str) -> Iterator[Problem]:
@@ -274,7 +319,8 @@ def profiles_hold(plan: Json) -> Iterator[Problem]:
                 + [by_name["tools"][n] for n in stage["tools"]]
                 + outputs
             )
-            if any(item["secret"] is not None for item in used):
+            carried = any(rule["credential"] is not None for rule in stage["egress"])
+            if carried or any(item["secret"] is not None for item in used):
                 yield f"stage {stage['name']}: a secret, against its profile"
         elif stage["profile"] != "default":
             yield f"stage {stage['name']}: unknown profile"
@@ -310,6 +356,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     secrets_have_one_holder,
     agents_hold_nothing,
     egress_names_hosts,
+    inspection_has_no_way_around,
     authorities_are_certificates,
     outputs_are_bounded,
     images_are_pinned,

@@ -78,6 +78,21 @@ class InputSpec(_Typed, frozen=True, kw_only=True):
     path: str
 
 
+class CredentialSpec(_Typed, frozen=True, kw_only=True):
+    """`credential:` of an egress rule."""
+
+    header: str
+    secret: str
+    scheme: str = ""
+
+
+class EgressQuotaSpec(_Typed, frozen=True, kw_only=True):
+    """`quota:` of an egress rule."""
+
+    requests: int | None = None
+    bytes: str | None = None
+
+
 class EgressSpec(_Typed, frozen=True, kw_only=True):
     """One of `egress:`; either a host or an ecosystem."""
 
@@ -85,7 +100,11 @@ class EgressSpec(_Typed, frozen=True, kw_only=True):
     ecosystem: str | None = None
     port: int | None = None
     scheme: str = "https"
+    inspect: bool = False
     methods: list[str] = []
+    paths: list[str] = []
+    credential: CredentialSpec | None = None
+    quota: EgressQuotaSpec | None = None
     addresses: list[str] = []
 
 

@@ -82,7 +82,18 @@ def plan() -> Plan:
                 needs=[],
                 inputs=["seeds"],
                 models=["local", "remote"],
-                egress=[EgressRule(host="data.example.com", port=443, scheme="https", methods=[], place="w.yaml:1:1")],
+                egress=[
+                    EgressRule(
+                        host="data.example.com",
+                        port=443,
+                        scheme="https",
+                        inspect=False,
+                        methods=[],
+                        paths=[],
+                        place="w.yaml:1:1",
+                        quota=None,
+                    )
+                ],
                 outputs=[],
                 limits=LIMITS,
             ),

@@ -104,7 +104,7 @@ class StageDoor(Door):
         self._access = Access(stage=part.stage, rules=part.rules, events=events, outside=outside)
 
     async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
-        """Judge the first request; then a tunnel, opaque or inspected, or plain HTTP as long as the connection lasts."""
+        """Judge the first request; then a tunnel, opaque or inspected, or plain HTTP while it lasts."""
         data = await read_head(source)
         if data is None:
             return

@@ -6,6 +6,7 @@ anonymous file in memory, and only this run's cells are told of the certificate.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import os
 import ssl
@@ -43,6 +44,11 @@ class Issuer:
         """The public part, as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
+    @property
+    def published(self) -> str:
+        """The public part as base64 of DER: one line, as an event carries it."""
+        return base64.b64encode(self._certificate.public_bytes(serialization.Encoding.DER)).decode("ascii")
+
     def context(self, host: str) -> ssl.SSLContext:
         """Return the context of a TLS server that is `host`: TLS 1.2 or newer, HTTP/1.1 only."""
         if (known := self._contexts.get(host)) is not None:
@@ -68,9 +74,7 @@ class Issuer:
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM) + self._leaf_key.private_bytes(

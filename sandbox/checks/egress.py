@@ -6,11 +6,14 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from sandbox.checks.subject import Subject
+from sandbox.checks.subject import Subject, every_rule
 from sandbox.findings import Finding
 from sandbox.workflow import EgressSpec
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
+_PATH = re.compile(r"/\Z|(/(?!\.\.?(/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)+/?\Z")
+_FRAMING = {"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect",
+            "keep-alive", "accept-encoding", "http2-settings"}  # fmt: skip
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z")
 
 
@@ -41,16 +44,9 @@ def _is_address(bare: str, labels: list[str]) -> bool:
     return True
 
 
-def _every_rule(subject: Subject) -> Iterator[tuple[EgressSpec, tuple[str | int, ...]]]:
-    for index, stage in enumerate(subject.workflow.stages):
-        yield from ((rule, ("stages", index, "egress", n)) for n, rule in enumerate(stage.egress))
-    for name, tool in subject.workflow.tools.items():
-        yield from ((rule, ("tools", name, "egress", n)) for n, rule in enumerate(tool.egress))
-
-
 def public_suffixes(subject: Subject) -> Iterator[Finding]:
     """C019: a pattern below a public suffix admits whoever registers a name there."""
-    wide = [(rule, where) for rule, where in _every_rule(subject) if rule.host.startswith("*.")]
+    wide = [(rule, where) for rule, where in every_rule(subject.workflow) if rule.host.startswith("*.")]
     if not wide:
         return
     from publicsuffixlist import PublicSuffixList  # 40 ms, and few workflows have a pattern
@@ -65,12 +61,12 @@ def public_suffixes(subject: Subject) -> Iterator[Finding]:
 
 def ecosystems(subject: Subject) -> Iterator[Finding]:
     """C035: an ecosystem of which this host knows no host."""
-    for rule, where in _every_rule(subject):
+    for rule, where in every_rule(subject.workflow):
         if rule.ecosystem and not subject.facts.ecosystems.get(rule.ecosystem):
             message = f"this host has no configuration for {rule.ecosystem}, so there is no host to allow"
             yield subject.finding("CSM-C035", message, *where, "ecosystem", hint="configure it, or name hosts")
-        elif rule.ecosystem and (rule.methods or rule.scheme != "https" or rule.port):
-            message = "an ecosystem stands for its hosts over TLS; it takes no scheme, port or methods"
+        elif rule.ecosystem and (rule.methods or rule.scheme != "https" or rule.port or _limits(rule)):
+            message = "an ecosystem stands for its hosts over TLS; it takes no scheme, port, methods or other limits"
             yield subject.finding("CSM-C007", message, *where)
 
 
@@ -95,7 +91,7 @@ def network_problem(text: str) -> str | None:
 
 def networks(subject: Subject) -> Iterator[Finding]:
     """C051: private networks that a host may resolve to, no wider than private."""
-    given = [(rule.addresses, where) for rule, where in _every_rule(subject)]
+    given = [(rule.addresses, where) for rule, where in every_rule(subject.workflow)]
     given += [(model.addresses, ("models", alias)) for alias, model in subject.workflow.models.items()]
     for addresses, where in given:
         for position, text in enumerate(addresses):
@@ -111,17 +107,60 @@ def authorities(subject: Subject) -> Iterator[Finding]:
 
 
 def rules(subject: Subject) -> Iterator[Finding]:
-    """C007, C019, C020: hosts; C007: methods where they cannot be seen."""
-    for rule, where in _every_rule(subject):
+    """C007, C019, C020: hosts; C007: limits of what cannot be seen."""
+    for rule, where in every_rule(subject.workflow):
         if not rule.ecosystem:
             if problem := host_problem(rule.host):
                 hint = "name the host, or *.example.com for one label below it"
                 yield subject.finding(problem[0], problem[1], *where, "host", hint=hint)
-            if rule.methods and rule.scheme != "http":
-                message = "methods of an encrypted tunnel cannot be seen, so they cannot be limited"
-                yield subject.finding(
-                    "CSM-C007", message, *where, "methods", hint="remove methods, or use scheme: http"
-                )
+            yield from (subject.finding("CSM-C007", why, *where, at, hint=hint) for at, why, hint in _unseen(rule))
 
 
-CHECKS = (rules, public_suffixes, ecosystems, networks, authorities)
+def _limits(rule: EgressSpec) -> bool:
+    return bool(rule.inspect or rule.paths or rule.credential or rule.quota)
+
+
+def _unseen(rule: EgressSpec) -> Iterator[tuple[str, str, str]]:
+    """Yield where a rule limits what it cannot see: the field, what is wrong, and a hint."""
+    hint = "add inspect: true, so that the firewall ends the TLS of this host; or use scheme: http"
+    for field in ("methods", "paths"):
+        if getattr(rule, field) and rule.scheme != "http" and not rule.inspect:
+            yield field, f"{field} of an encrypted tunnel cannot be seen, so they cannot be limited", hint
+    if rule.inspect and rule.scheme == "http":
+        yield "inspect", "plain http can be read as it is", "remove inspect"
+    for path in rule.paths:
+        if not _PATH.match(path):
+            yield "paths", f'"{path}" has more than one reading', "write a plain path, as in /api/v1"
+    if rule.credential is not None:
+        if not rule.inspect or rule.host.startswith("*"):
+            message = "a secret is only put into inspected requests to one host that is named in full"
+            yield "credential", message, "add inspect: true, and name the host"
+        if rule.credential.header.lower() in _FRAMING or rule.credential.header.lower().startswith("proxy-"):
+            yield "credential", f"{rule.credential.header} is no header for a secret", "use Authorization"
+
+
+def twofold(subject: Subject) -> Iterator[Finding]:
+    """C007: a host that one rule inspects and another does not."""
+    workflow = subject.workflow
+    owners = [(stage.egress, ("stages", n)) for n, stage in enumerate(workflow.stages)]
+    owners += [(tool.egress, ("tools", name)) for name, tool in workflow.tools.items()]  # type: ignore[misc]
+    for given, owner in owners:
+        named = [(n, r.host, r) for n, r in enumerate(given) if r.scheme == "https" and not r.ecosystem]
+        known = subject.facts.ecosystems
+        named += [(n, host, r) for n, r in enumerate(given) for host in known.get(r.ecosystem or "", ())]
+        seen = [(host, rule.port or 443) for _, host, rule in named if rule.inspect]
+        for n, host, rule in named:
+            if not rule.inspect and any(port == (rule.port or 443) and _overlap(host, other) for other, port in seen):
+                message = f'"{host}" is inspected by another rule; an opaque tunnel would go around it'
+                yield subject.finding("CSM-C007", message, *owner, "egress", n, hint="inspect in both, or in none")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether some name fits both hosts of rules."""
+    if one.startswith("*.") != other.startswith("*."):
+        pattern, name = (one, other) if one.startswith("*.") else (other, one)
+        return name.partition(".")[2] == pattern[2:]
+    return one == other
+
+
+CHECKS = (rules, twofold, public_suffixes, ecosystems, networks, authorities)

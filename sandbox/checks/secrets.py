@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from policies.secret_rules import find_secrets
-from sandbox.checks.subject import Subject
+from sandbox.checks.subject import Subject, every_rule
 from sandbox.findings import Finding, Path, did_you_mean
 from sandbox.workflow import Workflow, sink_destination
 
@@ -49,11 +49,14 @@ def one_destination(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C009", message, *where, hint="declare one secret for each")
 
 
-def _uses(workflow: Workflow) -> Iterator[tuple[str, tuple[str, ...], tuple[str, str]]]:
+def _uses(workflow: Workflow) -> Iterator[tuple[str, Path, tuple[str, str]]]:
     """Yield each use of a secret: its name, where it stands, and who would hold it for which destination."""
     for alias, model in workflow.models.items():
         if model.secret is not None:
             yield model.secret, ("models", alias, "secret"), ("llm", model.base_url or model.provider)
+    for rule, place in every_rule(workflow):
+        if rule.credential is not None:
+            yield rule.credential.secret, (*place, "credential", "secret"), ("firewall", rule.host)
     for name, tool in workflow.tools.items():
         if tool.secret is not None:
             yield tool.secret, ("tools", name, "secret"), ("gateway", tool.url or name)

@@ -196,6 +196,11 @@ def _without_secrets(subject: Subject, index: int) -> Iterator[Finding]:
         if alias in workflow.models and workflow.models[alias].secret:
             message = f'model "{alias}" has a secret'
             yield subject.finding("CSM-C038", message, "stages", index, "models", position)
+    for position, rule in enumerate(stage.egress):
+        if rule.credential is not None:
+            yield subject.finding(
+                "CSM-C038", f"requests to {rule.host} carry a secret", "stages", index, "egress", position
+            )
     for name in stage.tools:
         if name in workflow.tools and workflow.tools[name].secret:
             yield subject.finding("CSM-C038", f'tool "{name}" has a secret', "stages", index, "tools", name, key=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sandbox.findings import Finding, Path, Severity
 from sandbox.resolve import Facts
 from sandbox.source import Document
-from sandbox.workflow import Workflow
+from sandbox.workflow import EgressSpec, Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,11 @@ class Subject:
         where: Path = tuple(path)
         place = self.document.key(where) if key else self.document.place(where)
         return Finding(code=code, message=message, place=place, path=where, hint=hint, severity=severity)
+
+
+def every_rule(workflow: Workflow) -> Iterator[tuple[EgressSpec, tuple[str | int, ...]]]:
+    """Yield every egress rule, and where it stands."""
+    for index, stage in enumerate(workflow.stages):
+        yield from ((rule, ("stages", index, "egress", n)) for n, rule in enumerate(stage.egress))
+    for name, tool in workflow.tools.items():
+        yield from ((rule, ("tools", name, "egress", n)) for n, rule in enumerate(tool.egress))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.proxy.kit import Names, code_of, converse, firewall_for, make_plan, rule, run
 from tests.proxy.outside import Server, serving, web
 

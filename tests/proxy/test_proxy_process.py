@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from policies.slices import Birth
 from policies.vocabulary import Component
@@ -112,3 +114,18 @@ def test_trap_9_the_packages_folder_is_never_on_the_import_path(root: Path) -> N
     )
     assert (ended.returncode, ended.stdout) == (2, b"")
     assert b"python -m proxy" in ended.stderr
+
+
+@pytest.mark.parametrize("inspect", [True, False])
+def test_the_firewall_publishes_the_public_part_of_its_authority_only_where_it_inspects(
+    root: Path, inspect: bool
+) -> None:
+    plan = make_plan(egress=[rule("a.example.com", inspect=inspect)])
+    process = Process("egress", root, msgspec.json.encode(birth_of(plan, Component.FIREWALL)))
+    attrs = process.event()["attrs"]
+    process.stop()
+    assert list(attrs) == (["casemate.certificate"] if inspect else [])
+    if inspect:
+        certificate = x509.load_der_x509_certificate(base64.b64decode(attrs["casemate.certificate"]))
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        assert (constraints.ca, constraints.path_length) == (True, 0)

@@ -24,12 +24,12 @@ def fail(secret):
     headers = {"authorization": secret}
     raise ValueError("the reason")
 
-for log in (structlog.get_logger(), logging.getLogger("mitmproxy")):
+for log in (structlog.get_logger(), logging.getLogger("asyncio")):
     try:
         fail(KEY)
     except ValueError as error:
         log.error("failed", exc_info=error)
-logging.getLogger("mitmproxy").warning("GET /%s", KEY)
+logging.getLogger("asyncio").warning("GET /%s", KEY)
 logging.getLogger("aiohttp.server").error("bad header %s", KEY)
 """
 

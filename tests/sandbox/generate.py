@@ -120,6 +120,15 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
     return outputs
 
 
+def _rule(random: Random, host: str) -> dict[str, Any]:
+    rule: dict[str, Any] = {"host": host, "port": random.choice([443, 8443])}
+    if random.random() < 0.4:
+        rule |= {"inspect": True, "methods": some(random, ["GET", "POST"]) or ["GET"], "paths": ["/a/b", "/c"]}
+    if random.random() < 0.3:
+        rule["quota"] = random.choice([{"requests": 5}, {"bytes": "1MiB"}, {"requests": 1, "bytes": "2KiB"}])
+    return rule
+
+
 def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs: Any) -> dict[str, Any]:
     stage: dict[str, Any] = {
         "name": f"stage-{n}",
@@ -135,7 +144,7 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     if random.random() < 0.5:
         stage["tools"] = {name: ["read", "search"] for name in some(random, tools)}
     if random.random() < 0.5:
-        stage["egress"] = [{"host": host, "port": random.choice([443, 8443])} for host in some(random, HOSTS)]
+        stage["egress"] = [_rule(random, host) for host in some(random, HOSTS)]
         if random.random() < 0.2:
             stage["egress"].append({"ecosystem": "pip"})
     if random.random() < 0.5:

@@ -53,6 +53,15 @@ CASES: list[tuple[str, str, str, str]] = [
     ("  teacher:", "  Teacher:", "CSM-C007", "Teacher:"),
     ("from: env", "from: vault", "CSM-C007", "vault"),
     ("scheme: http", "scheme: ftp", "CSM-C007", "ftp"),
+    ("methods: [GET]", "methods: [GET], inspect: true", "CSM-C007", "true"),
+    ("methods: [GET]", "paths: [/a/../b]", "CSM-C007", "[/a/../b]"),
+    ("methods: [GET]", "paths: [/a//b]", "CSM-C007", "[/a//b]"),
+    ("methods: [GET]", "paths: [/a%2fb]", "CSM-C007", "[/a%2fb]"),
+    ("methods: [GET]", "paths: ['/a?b']", "CSM-C007", "['/a?b']"),
+    ("methods: [GET]", "credential: {header: Authorization, secret: openai_key}", "CSM-C007", "{header"),
+    ("methods: [GET]", "quota: {}", "CSM-C007", "{}"),
+    ("methods: [GET]", "quota: {requests: 0}", "CSM-C007", "0}"),
+    ("methods: [GET]", "quota: {bytes: 10}", "CSM-C007", "10}"),
     ("methods: [GET]", "methods: [TRACE]", "CSM-C007", "TRACE"),
     ("models: [teacher, judge]", "models: [teacher, teacher]", "CSM-C007", "[teacher, teacher]"),
     # YAML that has two readings
@@ -164,6 +173,18 @@ CASES: list[tuple[str, str, str, str]] = [
     ("name: example", "name: example\ntrust: [absent.pem]", "CSM-C022", "absent.pem"),
     ("name: example", "name: example\ntrust: [rows.json]", "CSM-C052", "rows.json"),
     ("name: example", "name: example\ntrust: [/etc/ssl/cert.pem]", "CSM-C021", "/etc/ssl/cert.pem"),
+    ("{host: data.example.com}", "{host: a.example.com, methods: [GET]}", "CSM-C007", "[GET]"),
+    ("{host: data.example.com}", "{host: a.example.com, paths: [/a]}", "CSM-C007", "[/a]"),
+    ("{host: data.example.com}", "{host: a.example.com, inspect: true}\n      - {host: a.example.com, port: 443}", "CSM-C007", "{host: a.example.com, port"),
+    ("{host: data.example.com}", "{host: '*.example.com', inspect: true}\n      - {host: a.example.com, port: 443}", "CSM-C007", "{host: a.example.com, port"),
+    ("{host: data.example.com}", "{host: a.example.com, inspect: true}\n      - {host: '*.example.com', port: 443}", "CSM-C007", "{host: '*.example.com', port"),
+    ("{host: data.example.com}", "{host: '*.example.com', inspect: true, credential: {header: Authorization, secret: openai_key}}", "CSM-C007", "{header"),
+    ("{host: data.example.com}", "{host: a.example.com, credential: {header: Authorization, secret: openai_key}}", "CSM-C007", "{header"),
+    ("{host: data.example.com}", "{host: a.example.com, inspect: true, credential: {header: Host, secret: openai_key}}", "CSM-C007", "{header"),
+    ("{host: data.example.com}", "{host: a.example.com, inspect: true, credential: {header: Authorization, secret: openai_key}}", "CSM-C009", "openai_key}}"),
+    ("{host: data.example.com}", "{host: a.example.com, inspect: true, credential: {header: Authorization, secret: absent}}", "CSM-C009", "absent"),
+    ("{host: data.example.com}", "{ecosystem: pip, inspect: true}", "CSM-C007", "{ecosystem"),
+    ("{host: data.example.com}", "{ecosystem: pip, quota: {requests: 1}}", "CSM-C007", "{ecosystem"),
     ("{host: data.example.com}", "{port: 443}", "CSM-C006", "{port"),
     ("host: data.example.com", "host: '*.co.uk'", "CSM-C019", "'*.co.uk'"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: git, repository: r}", "CSM-C049", "{kind: git"),
@@ -274,3 +295,14 @@ def test_a_mutated_workflow_never_crashes(data: st.DataObject) -> None:
         text[position : position + data.draw(st.integers(0, 8))] = piece
     with contextlib.suppress(FindingsError):
         read(parse(bytes(text), "w.yaml"))
+
+
+def test_what_an_inspected_rule_may_say(project: Path) -> None:
+    rule = (
+        "{host: a.example.com, inspect: true, methods: [GET, POST], paths: [/v1/items, /],"
+        " credential: {header: Authorization, secret: hub, scheme: Bearer}, quota: {requests: 10, bytes: 1MiB}}"
+    )
+    text = WORKFLOW.replace("{host: data.example.com}", rule)
+    text = text.replace("secrets:\n", "secrets:\n  hub: {from: env, key: CASEMATE_TEST_KEY}\n", 1)
+    project.write_text(text)
+    assert [finding.render() for finding in open_project(project).findings] == []

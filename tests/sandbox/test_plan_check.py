@@ -52,6 +52,11 @@ SETS: list[tuple[str, Any]] = [
     ("stages/0/egress/0/host", ""),
     ("stages/0/egress/0/scheme", "ftp"),
     ("stages/0/egress/0/port", 0),
+    ("stages/0/egress/0/methods", ["GET"]),
+    ("stages/0/egress/0/paths", ["/a"]),
+    ("stages/0/egress/0/credential", {"header": "authorization", "secret": "openai_key", "scheme": "Bearer"}),
+    ("stages/0/egress/0/quota", {"requests": 0, "bytes": None}),
+    ("stages/0/egress/0/quota", {"requests": None, "bytes": 0}),
     ("stages/0/egress/0/addresses", ["0.0.0.0/0"]),
     ("stages/0/egress/0/addresses", ["127.0.0.0/8"]),
     ("stages/0/egress/0/addresses", ["169.254.0.0/16"]),
@@ -119,3 +124,56 @@ def test_a_doubled_part_is_a_violation(name: str) -> None:
     broken: Any = copy.deepcopy(as_json(plan()))
     broken[name].append(copy.deepcopy(broken[name][0]))
     assert violations(broken)
+
+
+INSPECTED = {"inspect": True, "methods": ["GET"], "paths": ["/a/b", "/"]}
+CREDENTIAL = {"header": "authorization", "secret": "hub_token", "scheme": "Bearer"}
+
+
+@pytest.mark.parametrize(
+    ("change", "sound"),
+    [
+        ({}, True),
+        ({"scheme": "http", "port": 80}, False),
+        ({"paths": ["/a/../b"]}, False),
+        ({"paths": ["a"]}, False),
+        ({"paths": ["/a//b"]}, False),
+        ({"paths": ["/a%2fb"]}, False),
+        ({"paths": ["/a?b"]}, False),
+        ({"paths": ["/a\\b"]}, False),
+        ({"credential": CREDENTIAL}, True),
+        ({"credential": CREDENTIAL, "host": "*.example.com"}, False),
+        ({"credential": CREDENTIAL, "inspect": False, "methods": [], "paths": []}, False),
+        ({"credential": {**CREDENTIAL, "secret": "absent"}}, False),
+        ({"credential": {**CREDENTIAL, "header": "host"}}, False),
+        ({"credential": {**CREDENTIAL, "header": "proxy-authorization"}}, False),
+        ({"credential": {**CREDENTIAL, "header": "x\r\ny"}}, False),
+        ({"credential": {**CREDENTIAL, "scheme": "Bearer\r\n"}}, False),
+    ],
+)
+def test_what_an_inspecting_rule_may_say(change: dict[str, Any], sound: bool) -> None:
+    made: dict[str, Any] = copy.deepcopy(as_json(plan()))
+    rule = made["stages"][0]["egress"][0]
+    rule.update(INSPECTED | change)
+    if rule["credential"]:
+        made["secrets"].append({"name": "hub_token", "origin": "env", "key": "HUB", "holder": "firewall",
+                                "destination": rule["host"]})  # fmt: skip
+    assert (not violations(made)) is sound, violations(made)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "sound"),
+    [
+        ("data.example.com", 443, False),
+        ("*.example.com", 443, False),
+        ("data.example.com", 8443, True),
+        ("other.example.com", 443, True),
+        ("*.data.example.com", 443, True),
+    ],
+)
+def test_an_opaque_tunnel_around_an_inspected_host_is_caught(host: str, port: int, sound: bool) -> None:
+    made: dict[str, Any] = copy.deepcopy(as_json(plan()))
+    rules = made["stages"][0]["egress"]
+    rules.append({**rules[0], "host": host, "port": port})
+    rules[0].update(INSPECTED)
+    assert (not violations(made)) is sound, violations(made)
