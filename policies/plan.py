@@ -36,13 +36,15 @@ class Budget(Frozen, frozen=True, kw_only=True):
 
 class Source(Frozen, frozen=True, kw_only=True):
     """Where the plan comes from, by digest: the workflow, every file that it names, the model registry, and the
-    policies that hold for every run (rules for secrets, the seccomp profile)."""
+    policies that hold for every run (rules for secrets, the seccomp profile). `prices`: the package and version that
+    prices were taken from, where the workflow states none."""
 
     workflow: str
     digest: Digest
     files: dict[str, Digest]
     registry: Digest | None = None
     policies: Digest | None = None
+    prices: str | None = None
 
 
 class SecretBinding(Frozen, frozen=True, kw_only=True):
@@ -56,10 +58,17 @@ class SecretBinding(Frozen, frozen=True, kw_only=True):
 
 
 class Price(Frozen, frozen=True, kw_only=True):
-    """Nano-USD a token."""
+    """Nano-USD a token, at the dearest rate that a call may come to.
+
+    Input that was read from the provider's cache costs `cache_read` (null: as any input), what was written to it
+    `cache_write` (null: a quarter more than input), or, where it is kept for an hour, `cache_write_1h` (null: twice).
+    """
 
     input: Count
     output: Count
+    cache_read: Count | None = None
+    cache_write: Count | None = None
+    cache_write_1h: Count | None = None
 
 
 class Route(Frozen, frozen=True, kw_only=True):

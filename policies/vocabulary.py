@@ -84,6 +84,8 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "gen_ai.response.model",
         "gen_ai.usage.input_tokens",
         "gen_ai.usage.output_tokens",
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
         "gen_ai.tool.name",
         "mcp.method.name",
         "mcp.protocol.version",

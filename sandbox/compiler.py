@@ -70,7 +70,7 @@ def wanted_images(workflow: Workflow) -> list[str]:
 
 def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry: dict[str, ModelEntry]) -> Plan:
     """Return the plan. Raises `KeyError` only when called with a workflow that has findings."""
-    models = [_model(alias, spec, registry[spec.model]) for alias, spec in sorted(workflow.models.items())]
+    models = [_model(alias, spec, registry[spec.model], facts) for alias, spec in sorted(workflow.models.items())]
     return Plan(
         casemate=1,
         name=workflow.name,
@@ -81,6 +81,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             files={path: fact.digest for path, fact in sorted(facts.files.items())},
             registry=facts.registry,
             policies=facts.policies,
+            prices=facts.price_source,
         ),
         budget=Budget(
             usd_nanos=nanos(workflow.budget.usd),
@@ -112,11 +113,9 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
     )
 
 
-def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
+def _model(alias: str, spec: ModelSpec, entry: ModelEntry, facts: Facts) -> Model:
     local = entry.id if spec.provider == "local" else None
     url = urlsplit(spec.base_url or PROVIDERS.get(spec.provider, ""))
-    price = spec.price
-    assert price is not None  # noqa: S101 - CSM-C026
     return Model(
         alias=alias,
         provider=spec.provider,
@@ -126,8 +125,7 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
         base_path="/v1" if local else url.path.rstrip("/"),
         local=local,
         secret=spec.secret,
-        # USD per million tokens to nano-USD a token; rounded up, so that a ceiling is never passed by rounding
-        price=Price(input=ceil(nanos(price.input) / 1_000_000), output=ceil(nanos(price.output) / 1_000_000)),
+        price=_price(alias, spec, facts),
         max_output_tokens=spec.max_output_tokens or entry.max_output_tokens,
         addresses=sorted(spec.addresses),
         fallback=spec.fallback,
@@ -136,6 +134,33 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry) -> Model:
             for kind, r in sorted(spec.route.items())
         ],
     )
+
+
+def _price(alias: str, spec: ModelSpec, facts: Facts) -> Price:
+    """Return what the workflow states, or else what is listed."""
+    stated = spec.price
+    if stated is None:
+        known = facts.prices[alias]  # without one: CSM-C026
+        return Price(
+            input=known.input,
+            output=known.output,
+            cache_read=known.cache_read,
+            cache_write=known.cache_write,
+            cache_write_1h=known.cache_write_1h,
+        )
+    write = None if stated.cache_write is None else _a_token(stated.cache_write)
+    return Price(
+        input=_a_token(stated.input),
+        output=_a_token(stated.output),
+        cache_read=None if stated.cache_read is None else _a_token(stated.cache_read),
+        cache_write=write,
+        cache_write_1h=None if write is None else max(write, 2 * _a_token(stated.input)),
+    )
+
+
+def _a_token(usd: float) -> int:
+    """Return nano-USD a token of USD per million; rounded up, so that a ceiling is never passed by rounding."""
+    return ceil(nanos(usd) / 1_000_000)
 
 
 def _secret(name: str, workflow: Workflow, models: list[Model]) -> SecretBinding:

@@ -275,6 +275,10 @@ def ceilings_hold(plan: Json) -> Iterator[Problem]:
             yield f"model {model['alias']}: no bound on output"
         if min(model["price"]["input"], model["price"]["output"]) < 0:
             yield f"model {model['alias']}: a price below zero"
+        rates = [model["price"][key] for key in ("cache_read", "input", "cache_write", "cache_write_1h")]
+        stated = [rate for rate in rates if rate is not None]
+        if stated != sorted(stated) or (rates[2] is None) != (rates[3] is None):
+            yield f"model {model['alias']}: a cache that a reservation does not bound"
 
 
 def detours_end(plan: Json) -> Iterator[Problem]:

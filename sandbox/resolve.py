@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from policies.errors import CasemateError
 from policies.secret_rules import FILE
 from sandbox.certificates import certificates
 from sandbox.ecosystems import ecosystem_hosts
+from sandbox.prices import Listed, listed, version
 from sandbox.registry import FOLDER
 from sandbox.source import HIDDEN
 from sandbox.workflow import Workflow
@@ -43,7 +44,10 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the world says about a workflow: files, schemas by output, images, and what could not be read (by path)."""
+    """What the world says about a workflow: files, schemas by output, images, and what could not be read (by path).
+
+    `prices`, by alias, are of the models for which the workflow states none; `price_source` is where they come from.
+    """
 
     files: Mapping[str, FileFact] = field(default_factory=dict)
     schemas: Mapping[str, Json] = field(default_factory=dict)
@@ -53,6 +57,8 @@ class Facts:
     trust: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry: str | None = None
     policies: str | None = None
+    prices: Mapping[str, Listed] = field(default_factory=dict)
+    price_source: str | None = None
     lineage: LineageFacts | None = None
     exposure: str | None = None
     host_cpus: int | None = None
@@ -128,6 +134,7 @@ def resolve(
             problems[path] = error
     wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
     wanted |= {rule.ecosystem for tool in workflow.tools.values() for rule in tool.egress if rule.ecosystem}
+    prices = _prices(workflow, datetime.now(UTC).date())
     facts = Facts(
         files=files,
         schemas=schemas,
@@ -137,8 +144,20 @@ def resolve(
         trust=trust,
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         policies=policies_digest(),
+        prices=prices,
+        price_source=version() if prices else None,
     )
     return facts if workflow.lineage is None else _with_lineage(workflow, root, facts)
+
+
+def _prices(workflow: Workflow, today: date) -> dict[str, Listed]:
+    """Look up what the workflow does not state. A local model's price is nobody's to list."""
+    asked = {
+        alias: listed(model.provider, model.model, model.base_url, today)
+        for alias, model in sorted(workflow.models.items())
+        if model.price is None and model.provider != "local"
+    }
+    return {alias: price for alias, price in asked.items() if price is not None}
 
 
 def policies_digest() -> str:

@@ -49,6 +49,8 @@ class PriceSpec(_Typed, frozen=True, kw_only=True):
 
     input: float
     output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
 
 
 class RouteSpec(_Typed, frozen=True, kw_only=True):

@@ -119,6 +119,8 @@ class Calls:
             "gen_ai.response.model": call.model,
             "gen_ai.usage.input_tokens": call.usage.input,
             "gen_ai.usage.output_tokens": call.usage.output,
+            "gen_ai.usage.cache_read.input_tokens": call.usage.cached,
+            "gen_ai.usage.cache_creation.input_tokens": call.usage.written + call.usage.written_1h,
             "casemate.cost.usd_nanos": amount.usd_nanos,
             "http.response.status_code": call.status,
             "casemate.duration_ms": int((time.monotonic() - call.began) * 1000),

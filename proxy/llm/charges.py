@@ -15,8 +15,12 @@ SLACK_TOKENS = 16
 
 
 def cost(usage: Usage, price: Price) -> int:
-    """Return nano-USD."""
-    return (usage.input + usage.surcharge) * price.input + usage.output * price.output
+    """Return nano-USD; what was read from a provider's cache or written to it is input at a rate of its own."""
+    read = price.input if price.cache_read is None else price.cache_read
+    fresh = usage.input - usage.cached - usage.written - usage.written_1h
+    brief = -(-usage.written * price.input * 5 // 4) if price.cache_write is None else usage.written * price.cache_write
+    long = usage.written_1h * (2 * price.input if price.cache_write_1h is None else price.cache_write_1h)
+    return fresh * price.input + usage.cached * read + brief + long + usage.output * price.output
 
 
 def charge(usage: Usage, price: Price) -> Amount:

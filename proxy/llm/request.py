@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import quote
 
 from policies.canonical import Json, StrictJsonError, strict_loads
@@ -59,7 +60,7 @@ def read_request(
         wants_usage=draft.wants_usage,
         input_tokens=bound,
         max_output=draft.max_output,
-        surcharge=cache_bound(encoded, bound),
+        caches=caches(encoded),
         hidden=draft.hidden,
     )
 
@@ -73,15 +74,14 @@ def input_bound(body: bytes, extra_tokens: int) -> int:
     return len(body) + OVERHEAD_TOKENS + extra_tokens
 
 
-def cache_bound(body: bytes, input_tokens: int) -> int:
-    """Return what writing the whole input to a provider's cache would cost beyond its rate, in tokens of input.
+def caches(body: bytes) -> Literal["no", "brief", "hour"]:
+    """Say whether a request may write its input to a provider's cache, and whether that is to be kept for an hour.
 
-    A quarter, or as much again where it is to be kept for an hour. Inside a text, quotes are escaped, so what is found
-    here is a key of the request, and not the agent's words.
+    Inside a text, quotes are escaped, so what is found here is a key of the request, and not the agent's words.
     """
     if b'"cache_control":{' not in body:
-        return 0
-    return input_tokens if b'"ttl":"1h"' in body else -(-input_tokens // 4)
+        return "no"
+    return "hour" if b'"ttl":"1h"' in body else "brief"
 
 
 def _model(alias: Json, models: Mapping[str, Model], form: Format) -> tuple[str, Model]:

@@ -41,20 +41,24 @@ class Amount:
 class Usage:
     """Tokens of one call. `complete` is false where we counted because the provider did not say.
 
-    `surcharge` is what the input costs beyond its rate, in tokens of input: writing to a provider's cache.
+    Of the `input`, `cached` were read from the provider's cache, and `written` (or, to be kept for an hour,
+    `written_1h`) were written to it: each has a rate of its own.
     """
 
     input: int
     output: int
     complete: bool
-    surcharge: int = 0
+    cached: int = 0
+    written: int = 0
+    written_1h: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmRequest:
     """A checked request. `path`, `body`, `headers` and `query` are what the provider gets.
 
-    `input_tokens` and `surcharge` are upper bounds; `hidden` says that output may be billed that is not shown.
+    `input_tokens` is an upper bound, all of which may be written to the provider's cache where `caches` says for how
+    long; `hidden` says that output may be billed that is not shown.
     """
 
     alias: str
@@ -67,13 +71,19 @@ class LlmRequest:
     wants_usage: bool
     input_tokens: int
     max_output: int
-    surcharge: int
+    caches: Literal["no", "brief", "hour"]
     hidden: bool
 
     @property
     def worst(self) -> Usage:
         """What is reserved, and what is owed when the provider has not said what it was."""
-        return Usage(input=self.input_tokens, output=self.max_output, complete=False, surcharge=self.surcharge)
+        return Usage(
+            input=self.input_tokens,
+            output=self.max_output,
+            complete=False,
+            written=self.input_tokens if self.caches == "brief" else 0,
+            written_1h=self.input_tokens if self.caches == "hour" else 0,
+        )
 
 
 Dimension = Literal["calls", "tokens", "usd_nanos"]

@@ -27,9 +27,21 @@ def known(subject: Subject) -> Iterator[Finding]:
 def priced(subject: Subject) -> Iterator[Finding]:
     """C026: without a price there is no ceiling, so there is no call."""
     for alias, model in subject.workflow.models.items():
-        if model.price is None:
+        if model.price is None and alias not in subject.facts.prices:
             hint = "state price: {input: …, output: …} in USD per million tokens; a local model may cost 0"
             yield subject.finding("CSM-C026", f'model "{alias}" has no price', "models", alias, key=True, hint=hint)
+
+
+def cache_rates(subject: Subject) -> Iterator[Finding]:
+    """C007: a cache that costs more to read, or less to write, than input: then a reservation would not bound it."""
+    for alias, model in subject.workflow.models.items():
+        price = model.price
+        if price is not None and price.cache_read is not None and price.cache_read > price.input:
+            message = "cache_read is dearer than input"
+            yield subject.finding("CSM-C007", message, "models", alias, "price", "cache_read")
+        if price is not None and price.cache_write is not None and price.cache_write < price.input:
+            message = "cache_write is cheaper than input"
+            yield subject.finding("CSM-C007", message, "models", alias, "price", "cache_write")
 
 
 def output_ceiling(subject: Subject) -> Iterator[Finding]:
@@ -107,4 +119,4 @@ def detours(subject: Subject) -> Iterator[Finding]:
             )
 
 
-CHECKS = (known, priced, output_ceiling, addressed, used, detours)
+CHECKS = (known, priced, cache_rates, output_ceiling, addressed, used, detours)

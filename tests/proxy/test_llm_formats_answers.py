@@ -21,14 +21,16 @@ from tests.proxy.test_llm_formats_pure import read
 @pytest.mark.parametrize(
     ("pieces", "total"),
     [
-        ([{"input_tokens": 5, "output_tokens": 1}, {"output_tokens": 9}], (5, 9, 0)),
+        ([{"input_tokens": 5, "output_tokens": 1}, {"output_tokens": 9}], (5, 9)),
         ([{"input_tokens": 5, "cache_creation_input_tokens": 8, "cache_read_input_tokens": 7, "output_tokens": 1}],
-         (20, 1, 8)),
+         (20, 1, 7, 0, 8)),
         ([{"input_tokens": 5, "cache_creation_input_tokens": 9, "output_tokens": 1,
-           "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4}}], (14, 1, 4 + 2)),
-        ([{"input_tokens": 5, "output_tokens": 4}, {"input_tokens": 6, "output_tokens": 2}], (6, 4, 0)),
-        ([{"input_tokens": 5, "output_tokens": 4}, None, {}], (5, 4, 0)),
-        ([{"input_tokens": 5, "cache_read_input_tokens": -9, "output_tokens": 4}], (5, 4, 0)),
+           "cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4}}], (14, 1, 0, 5, 4)),
+        ([{"input_tokens": 5, "output_tokens": 4}, {"input_tokens": 6, "output_tokens": 2}], (6, 4)),
+        ([{"input_tokens": 5, "cache_read_input_tokens": 9, "output_tokens": 4}, {"cache_read_input_tokens": 12}],
+         (14, 4, 12)),
+        ([{"input_tokens": 5, "output_tokens": 4}, None, {}], (5, 4)),
+        ([{"input_tokens": 5, "cache_read_input_tokens": -9, "output_tokens": 4}], (5, 4)),
         ([{"input_tokens": True, "output_tokens": 4}], None), ([{"output_tokens": 4}], None), ([None], None),
     ],
 )  # fmt: skip
@@ -39,13 +41,16 @@ def test_usage_of_messages_comes_in_pieces_and_never_shrinks(pieces: list[Any], 
     if total is None:
         assert so_far is None
     else:
-        assert so_far == Usage(input=total[0], output=total[1], complete=True, surcharge=total[2])
+        given, made, cached, written, written_1h = (*total, 0, 0, 0)[:5]
+        assert so_far == Usage(
+            input=given, output=made, complete=True, cached=cached, written=written, written_1h=written_1h
+        )
 
 
 def test_cached_tokens_of_responses_are_inside_and_repeated_text_is_not_counted_twice() -> None:
     usage = {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 8}, "output_tokens": 3}
     ended = responses.event({"type": "response.completed", "response": {"model": "gpt-x", "usage": usage}}, None)
-    assert (ended.ended, ended.usage) == (True, Usage(input=9, output=3, complete=True))
+    assert (ended.ended, ended.usage) == (True, Usage(input=9, output=3, complete=True, cached=8))
     for kind, size in (("delta", 3), ("done", 0)):
         said = {"type": f"response.output_text.{kind}", "delta": "abc", "text": "abc", "obfuscation": "xxxx"}
         assert responses.event(said, None).output_bytes == size

@@ -193,19 +193,19 @@ def test_what_the_bytes_do_not_bound_is_reserved_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "share"),
+    ("block", "rates"),
     [
-        ({}, 0),
-        ({"cache_control": {"type": "ephemeral"}}, 4),
-        ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, 1),
+        ({}, (100, 100)),
+        ({"cache_control": {"type": "ephemeral"}}, (125, 130)),
+        ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, (200, 250)),
     ],
 )
-def test_writing_to_the_cache_is_reserved(block: dict[str, Any], share: int) -> None:
+def test_writing_to_the_cache_is_reserved(block: dict[str, Any], rates: tuple[int, int]) -> None:
     said = '"cache_control":{ "ttl":"1h"'  # the agent's words are not the request's keys
     request = read(MESSAGES, **user({"type": "text", "text": said, **block}))
-    assert request.surcharge == (-(-request.input_tokens // share) if share else 0)
-    worst = charge(request.worst, Price(input=1, output=0))
-    assert worst.usd_nanos == request.input_tokens + request.surcharge
+    listed = Price(input=100, output=0, cache_read=10, cache_write=130, cache_write_1h=250)
+    for price, rate in zip((Price(input=100, output=0), listed), rates, strict=True):
+        assert charge(request.worst, price).usd_nanos == request.input_tokens * rate
 
 
 def test_a_count_reserves_a_call_and_nothing_else() -> None:

@@ -180,6 +180,12 @@ def test_usage_counts_thoughts_and_never_shrinks(pieces: list[Any], total: Any) 
     assert (None if so_far is None else (so_far.input, so_far.output)) == total
 
 
+def test_cached_tokens_are_inside_the_prompts_and_never_more() -> None:
+    for cached, counted in ((6, 6), (9, 7), (-1, 0), ("6", 0), (None, 0)):
+        piece = {"promptTokenCount": 7, "candidatesTokenCount": 3, "cachedContentTokenCount": cached}
+        assert wire.usage(piece, None) == Usage(input=7, output=3, complete=True, cached=counted)
+
+
 def line(**fields: Any) -> bytes:
     return b"data: " + json.dumps(fields).encode() + b"\r\n\r\n"
 

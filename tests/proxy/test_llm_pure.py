@@ -272,3 +272,21 @@ def test_costs_are_exact() -> None:
     assert not outruns(80, 0, 64)
     assert outruns(81, 0, 64)
     assert not outruns(0, 128 * 81 - 1, 64)
+
+
+@pytest.mark.parametrize(
+    ("price", "nanos"),
+    [
+        # 100 in, of which 40 read, 20 written and 10 written for an hour; 5 out
+        (Price(input=100, output=400), 30 * 100 + 40 * 100 + 20 * 125 + 10 * 200 + 5 * 400),
+        (Price(input=100, output=400, cache_read=10, cache_write=130, cache_write_1h=250),
+         30 * 100 + 40 * 10 + 20 * 130 + 10 * 250 + 5 * 400),
+        (Price(input=1, output=0), 30 + 40 + 25 + 20),
+        (Price(input=3, output=0, cache_read=0), 90 + 0 + 75 + 60),
+    ],
+)  # fmt: skip
+def test_what_is_read_from_or_written_to_a_cache_has_its_own_rate(price: Price, nanos: int) -> None:
+    usage = Usage(input=100, output=5, complete=True, cached=40, written=20, written_1h=10)
+    assert charge(usage, price) == Amount(calls=1, tokens=105, usd_nanos=nanos)
+    worst = Usage(input=100, output=5, complete=False, written_1h=100)
+    assert charge(worst, price).usd_nanos >= nanos

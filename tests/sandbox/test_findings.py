@@ -84,6 +84,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("model: gpt-4o-mini", "model: gemma-3-270m", "CSM-C011", "openai-compatible"),
     ("models: [teacher, judge]", "models: [teacher, jugde]", "CSM-C012", "jugde"),
     ("    price: {input: 0.15, output: 0.6}\n", "", "CSM-C026", "judge:"),
+    ("output: 0.6}", "output: 0.6, cache_read: 0.2}", "CSM-C007", "0.2}"),
+    ("output: 0.6}", "output: 0.6, cache_write: 0.1}", "CSM-C007", "0.1}"),
     ("    model: gemma-3-270m\n", "    model: gemma-3-270m\n    max_output_tokens: 999999\n", "CSM-C030", "999999"),
     ("    base_url: https://api.example.com/v1\n", "", "CSM-C006", "provider: openai-compatible"),
     ("https://api.example.com/v1", "http://api.example.com/v1", "CSM-C007", "http://api"),

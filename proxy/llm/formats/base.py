@@ -153,12 +153,14 @@ def count(value: Json) -> int | None:
 
 
 def usage_of(usage: Json, given: str, made: str) -> Usage | None:
-    """Return the provider's count of tokens from two fields, if it gave both."""
+    """Return the provider's count of tokens from two fields, if it gave both; cached tokens are inside the input."""
     fields = usage if isinstance(usage, dict) else {}
     tokens_in, tokens_out = count(fields.get(given)), count(fields.get(made))
     if tokens_in is None or tokens_out is None:
         return None
-    return Usage(input=tokens_in, output=tokens_out, complete=True)
+    details = fields.get(f"{given}_details")
+    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return Usage(input=tokens_in, output=tokens_out, complete=True, cached=min(cached or 0, tokens_in))
 
 
 def openai_error(body: dict[str, object], status: int) -> dict[str, object]:

@@ -55,7 +55,9 @@ def usage(said: Json, so_far: Usage | None) -> Usage | None:
     tokens_in = given + (tools or 0)
     tokens_out = max((shown or 0) + (thought or 0), (total or 0) - tokens_in)
     before = so_far or Usage(input=0, output=0, complete=True)
-    return Usage(input=max(before.input, tokens_in), output=max(before.output, tokens_out), complete=True)
+    most = max(before.input, tokens_in)
+    cached = min(count(fields.get("cachedContentTokenCount")) or 0, given)
+    return Usage(input=most, output=max(before.output, tokens_out), complete=True, cached=cached)
 
 
 def _candidates(body: Object) -> list[Object]:

@@ -38,19 +38,24 @@ def usage(said: Json, so_far: Usage | None) -> Usage | None:
         return None
     before = so_far or Usage(input=0, output=0, complete=True)
     written, read_back = (count(fields.get(f"cache_{what}_input_tokens")) or 0 for what in ("creation", "read"))
+    brief = min(_brief(fields.get("cache_creation")), written)
+    most = max(before.input, (fresh or 0) + written + read_back)
+    written_5m, written_1h = max(before.written, brief), max(before.written_1h, written - brief)
     return Usage(
-        input=max(before.input, (fresh or 0) + written + read_back),
+        input=most,
         output=max(before.output, made or 0),
         complete=True,
-        surcharge=max(before.surcharge, _surcharge(fields.get("cache_creation"), written)),
+        # a discount, so it is never more than what is left
+        cached=max(0, min(max(before.cached, read_back), most - written_5m - written_1h)),
+        written=min(written_5m, most - written_1h),
+        written_1h=written_1h,
     )
 
 
-def _surcharge(kinds: Json, written: int) -> int:
-    """Return what writing to the cache costs beyond input, in tokens of input; the dearest kind where none is named."""
+def _brief(kinds: Json) -> int:
+    """Return how much was written to be kept for minutes; what no kind is named for counts as the dearest."""
     fields = kinds if isinstance(kinds, dict) else {}
-    brief = count(fields.get("ephemeral_5m_input_tokens")) or 0
-    return max(0, written - brief) + -(-min(brief, written) // 4)
+    return count(fields.get("ephemeral_5m_input_tokens")) or 0
 
 
 def answer(body: Object) -> Said | None:
