@@ -41,14 +41,18 @@ def run_stage(
     inputs: dict[str, bytes],
     folder: Path,
     trusted: dict[Component, str],
+    authorities: dict[str, bytes],
 ) -> StageEnd:
-    """Run one stage to its end. Raises `CasemateError` when a trusted part fails; the agent's failures are outcomes."""
+    """Run one stage to its end. Raises `CasemateError` when a trusted part fails; the agent's failures are outcomes.
+
+    `inputs` and `authorities` are files by name, for /inputs and /casemate.
+    """
     engine, started = driver.engine, time.monotonic()
     for volume in cell.volumes:
         engine.create_volume(volume)
     driver.launch(cell.relay)
     engine.create(cell.carrier)
-    _load(driver, stage, cell, inputs, folder)
+    _load(driver, stage, cell, inputs, folder, authorities)
     engine.create(cell.agent)
     driver.await_ready([cell.relay.name])
     driver.note(EventName.STAGE_STARTED, stage=stage.name)
@@ -85,7 +89,14 @@ def run_stage(
     return end
 
 
-def _load(driver: Driver, stage: Stage, cell: Cell, inputs: dict[str, bytes], folder: Path) -> None:
+def _load(
+    driver: Driver,
+    stage: Stage,
+    cell: Cell,
+    inputs: dict[str, bytes],
+    folder: Path,
+    authorities: dict[str, bytes],
+) -> None:
     """Put inputs, artifacts of needed stages, and the agent's MCP configuration into the cell's volumes."""
     put = driver.engine.put
     put(cell.carrier.name, "/inputs", tar_of({name: inputs[name] for name in sorted(inputs)}))
@@ -95,7 +106,7 @@ def _load(driver: Driver, stage: Stage, cell: Cell, inputs: dict[str, bytes], fo
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
             carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
     put(cell.carrier.name, "/artifacts", tar_of(carried))
-    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config()}))
+    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(), **authorities}))
 
 
 def _judge(driver: Driver, stage: Stage, how: Exit | None) -> StageEnd:

@@ -39,6 +39,7 @@ class Driver:
         self._ended: dict[str, Exit] = {}
         self._seen: dict[tuple[Component, EventName], int] = {}
         self.buffer_heads: dict[str, str] = {}
+        self.certificate: str | None = None
 
     # ---- events of the orchestrator
 
@@ -108,6 +109,9 @@ class Driver:
                 self._seen[key] = self._count(*key) + 1
                 if event.event is EventName.COMPONENT_READY:
                     self._ready |= {name for name, role in self._guarded.items() if role == component.value}
+                    published = event.attrs.get("casemate.certificate")
+                    if component is Component.FIREWALL and isinstance(published, str):
+                        self.certificate = published
                 line_digest = event.attrs.get("casemate.write.digest")
                 proposed = event.event is EventName.WRITE_PROPOSED and event.verdict is Verdict.ALLOW
                 if proposed and event.stage and isinstance(line_digest, str):

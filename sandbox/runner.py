@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,7 @@ from policies.errors import CasemateError
 from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
-from sandbox import apply
+from sandbox import apply, authorities
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
 from sandbox.engine import Engine
@@ -36,7 +37,7 @@ from sandbox.secrets import held_by, read_secrets
 from sandbox.store import Store
 from sandbox.sweep import sweep_run
 from sandbox.tally import Tally
-from sandbox.topology import Topology, topology
+from sandbox.topology import Topology, topology, trusts
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +158,25 @@ class _Job:
             stage = stages[name]
             self._mark(name, "running")
             inputs = {i.target: self.inputs[i.name] for i in self.plan.inputs if i.name in stage.inputs}
-            ends[name] = run_stage(self.driver, stage, self.lay.cells[name], inputs, self.folder, trusted)
+            trusted_files = self._authorities() if trusts(self.plan, stage) else {}
+            cell = self.lay.cells[name]
+            ends[name] = run_stage(self.driver, stage, cell, inputs, self.folder, trusted, trusted_files)
             self._mark(name, ends[name].outcome.value, ends[name].reason)
             self.driver.log.checkpoint()
             if ends[name].outcome is not Outcome.COMPLETED:
                 break
         return ends
+
+    @cache  # noqa: B019 - one job a run
+    def _authorities(self) -> dict[str, bytes]:
+        """Return the files by which a cell trusts the firewall. Raises CSM-R017 when there is no authority to trust."""
+        firewall = self.lay.trusted[Component.FIREWALL].name
+        archive = self.engine.get(firewall, authorities.SYSTEM_BUNDLE, authorities.MAX_BUNDLE)
+        published = self.driver.certificate
+        own = authorities.run_authority(published) if published is not None else None
+        if own is None and any(rule.inspect for stage in self.plan.stages for rule in stage.egress):
+            raise CasemateError("CSM-R017", "the firewall inspects, but published no authority")
+        return authorities.files(authorities.only_file(archive), self.plan.trust, own)
 
     def _stop(self) -> None:
         """End every process that faced an agent, and take in the last that it has to say."""

@@ -35,6 +35,9 @@ IMAGES = {
 }
 """The trusted images that every plan pins, beside those of its stages and local models."""
 
+CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD = "ca.pem", "truststore.p12", "changeit"
+"""Files in /casemate of a cell that must trust the firewall; the password is the one that Java programs expect."""
+
 PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 RELAY_READY = b"Loading success"
 RELAY = ("/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/casemate/haproxy.cfg")
@@ -297,7 +300,11 @@ class _Layout:
                 Mount(workspace, "/workspace", read_only=False),
             ),
             tmpfs=(Tmpfs("/tmp", scratch),),  # noqa: S108
-            env={**stage.env, **agent_env(self._run, stage.name)},
+            env={
+                **stage.env,
+                **agent_env(self._run, stage.name),
+                **(_trust_env() if trusts(self._plan, stage) else {}),
+            },
             labels={**self._labels, LABEL_ROLE: "agent"},
             cpu_millis=limits.cpu_millis,
             # What lies in /workspace and /tmp is memory, and is charged to the agent.
@@ -348,6 +355,34 @@ def agent_env(run: str, stage: str) -> dict[str, str]:
         "https_proxy": egress,
         "NO_PROXY": near,
         "no_proxy": near,
+    }
+
+
+def trusts(plan: Plan, stage: Stage) -> bool:
+    """Whether a stage's programs must trust more than the system's authorities."""
+    return any(rule.inspect for rule in stage.egress) or bool(plan.trust and stage.egress)
+
+
+def _trust_env() -> dict[str, str]:
+    """Return the variables by which programs learn whom to trust; each reads its own."""
+    bundle = f"/casemate/{CA_BUNDLE}"
+    names = (
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "PIP_CERT",
+        "npm_config_cafile",
+        "AWS_CA_BUNDLE",
+        "CARGO_HTTP_CAINFO",
+        "DENO_CERT",
+    )
+    store = f"-Djavax.net.ssl.trustStore=/casemate/{TRUST_STORE} -Djavax.net.ssl.trustStoreType=PKCS12"
+    return {
+        **dict.fromkeys(names, bundle),
+        "JAVA_TOOL_OPTIONS": f"{store} -Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}",
+        "NODE_USE_ENV_PROXY": "1",
     }
 
 

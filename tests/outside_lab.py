@@ -1,0 +1,189 @@
+"""The outside, made by a test: a bridge with a DNS server that counts queries and an origin that speaks HTTP over TLS.
+
+Runs reach it as a company's runs reach its network: by `CASEMATE_EGRESS_NETWORK`, `CASEMATE_EGRESS_DNS`, a `trust` of the
+lab's own authority, and `addresses` of the bridge. Whatever arrives there is told afterwards; nothing else can tell
+whether a name that was denied has leaked.
+
+    with OutsideLab({"data.example.com": ["origin"], "inside.example.com": ["169.254.169.254"]}) as outside:
+        lab.env |= outside.env
+        (lab.folder / "ca.pem").write_bytes(outside.authority)
+        lab.run(lab.workflow(AGENT, egress=[{"host": "data.example.com", "addresses": [outside.subnet]}],
+                             top={"trust": ["ca.pem"]}))
+        outside.requests, outside.queries
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import docker
+import docker.types
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from docker.models.containers import Container
+
+from sandbox.engine import tar_of
+
+IMAGE = "casemate/agent-python"
+"""Any image with Python does: what runs in it is `outside_servers.py`, with the standard library alone."""
+
+SERVERS = Path(__file__).with_name("outside_servers.py")
+START_S = 30.0
+
+
+class Authority:
+    """A certificate authority of a test."""
+
+    def __init__(self, name: str = "Casemate test authority") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._name, self._key.public_key())
+        usage = x509.KeyUsage(
+            digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        subject_key = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._certificate = (
+            builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(subject_key, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate, to be trusted."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def server(self, names: Sequence[str]) -> bytes:
+        """Return certificate and key of a server that is all of `names`, as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        names_of_it = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        certificate = (
+            self._builder(x509.Name([]), key.public_key())
+            .add_extension(names_of_it, critical=True)
+            .add_extension(issuer_key, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM) + secret
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
+        return builder.serial_number(x509.random_serial_number()).not_valid_before(now - day).not_valid_after(now + day)
+
+
+class OutsideLab:
+    """A bridge with a DNS server and an origin on it, for as long as the `with` lasts.
+
+    `names` are answered by the DNS server: a list of addresses, where "origin" stands for the origin's; with a list of
+    lists, one answer after the other (rebinding). Every other name does not exist; all queries are kept.
+    """
+
+    def __init__(self, names: Mapping[str, Sequence[str] | Sequence[Sequence[str]]]) -> None:
+        self._names, self._client = names, docker.from_env()
+        self._made: list[Container] = []
+        self._ca = Authority()
+
+    def __enter__(self) -> Self:
+        name = f"casemate-test-outside-{uuid.uuid4().hex[:8]}"
+        labels = {"casemate-test": "1"}
+        self._network = self._client.networks.create(name, driver="bridge", labels=labels)
+        try:
+            self._network.reload()
+            self.subnet = str(self._network.attrs["IPAM"]["Config"][0]["Subnet"])
+            self._origin = self._run(
+                "origin", {"server.pem": self._ca.server(sorted(self._names)), "config.json": b"{}"}
+            )
+            address = self._address(self._origin)
+            zone = {n: _replaced(answers, address) for n, answers in self._names.items()}
+            self._dns = self._run("dns", {"config.json": json.dumps(zone).encode()})
+            self.resolver = self._address(self._dns)
+            self._await(self._origin)
+            self._await(self._dns)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for container in self._made:
+            container.remove(force=True, v=True)
+        self._network.remove()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What tells a host's operator's wish: firewalls of this run are on the lab's network."""
+        return {"CASEMATE_EGRESS_NETWORK": str(self._network.name), "CASEMATE_EGRESS_DNS": self.resolver}
+
+    @property
+    def network(self) -> str:
+        """The name of the bridge, for a control that is on it without protection."""
+        return str(self._network.name)
+
+    @property
+    def authority(self) -> bytes:
+        """The certificate that vouches for the origin, as PEM."""
+        return self._ca.pem
+
+    @property
+    def queries(self) -> list[str]:
+        """Names that were asked for, in order, each with its type, as in `A data.example.com`."""
+        return [str(line["query"]) for line in self._told(self._dns) if "query" in line]
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """Requests that arrived: scheme, name (SNI), method, path, headers (lower case), size of the body."""
+        return [line for line in self._told(self._origin) if "method" in line]
+
+    @property
+    def connections(self) -> int:
+        """TCP connections that arrived at the origin, on any of its ports."""
+        return sum("connection" in line for line in self._told(self._origin))
+
+    def _run(self, role: str, files: dict[str, bytes]) -> Container:
+        container = self._client.containers.create(
+            IMAGE, ["python3", "-u", "/srv/servers.py", role], user="0", network=self._network.name,
+            labels={"casemate-test": "1"}, working_dir="/",
+        )  # fmt: skip
+        self._made.append(container)
+        container.put_archive("/srv", tar_of({"servers.py": SERVERS.read_bytes(), **files}))
+        container.start()
+        return container
+
+    def _address(self, container: Container) -> str:
+        container.reload()
+        return str(container.attrs["NetworkSettings"]["Networks"][self._network.name]["IPAddress"])
+
+    def _await(self, container: Container) -> None:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            if any("ready" in line for line in self._told(container)):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the outside did not start: {container.logs().decode(errors='replace')[-2000:]}")
+
+    @staticmethod
+    def _told(container: Container) -> list[dict[str, Any]]:
+        lines = container.logs(stdout=True, stderr=False).decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def _replaced(answers: Sequence[str] | Sequence[Sequence[str]], origin: str) -> list[list[str]]:
+    rounds = [answers] if all(isinstance(answer, str) for answer in answers) else answers
+    return [[origin if address == "origin" else str(address) for address in answer] for answer in rounds]
