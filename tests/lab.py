@@ -106,7 +106,8 @@ class Lab:
             sink = {"kind": "dataset", "path": "out/rows.jsonl"}
             document["outputs"] = {"rows": {"sink": sink, "schema": "rows.json", "quota": {"per_run": 100}}}
         path = self.folder / "workflow.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        plain = json.loads(json.dumps(document))  # no value twice, as that would become an anchor
+        path.write_text(yaml.safe_dump(plain, sort_keys=False))
         return path
 
     def start(self, workflow: Path, *arguments: str) -> subprocess.Popen[str]:

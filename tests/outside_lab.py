@@ -1,7 +1,7 @@
 """The outside, made by a test: a bridge with a DNS server that counts queries and an origin that speaks HTTP over TLS.
 
-Runs reach it as a company's runs reach its network: by `CASEMATE_EGRESS_NETWORK`, `CASEMATE_EGRESS_DNS`, a `trust` of the
-lab's own authority, and `addresses` of the bridge. Whatever arrives there is told afterwards; nothing else can tell
+Runs reach it as a company's runs reach its network: by `CASEMATE_EGRESS_NETWORK`, `CASEMATE_EGRESS_DNS`, a `trust` of
+the lab's own authority, and `addresses` of the bridge. Whatever arrives there is told afterwards; nothing else can tell
 whether a name that was denied has leaked.
 
     with OutsideLab({"data.example.com": ["origin"], "inside.example.com": ["169.254.169.254"]}) as outside:
