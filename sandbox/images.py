@@ -70,7 +70,7 @@ IMAGES: tuple[ImageSpec, ...] = (
     ),
 )
 AGENT_CLAUDE = ImageSpec("casemate/agent-claude", "agent-python", lock="agent-claude", parent=BASE.name)
-"""Real agent programs, as their vendors ship them, for tests; this one is /opt/site/claude_agent_sdk/_bundled/claude."""
+"""Real agent programs, as their vendors ship them, for tests. This is /opt/site/claude_agent_sdk/_bundled/claude."""
 AGENT_CODEX = ImageSpec("casemate/agent-codex", "agent-npm", npm="codex", parent=BASE.name)
 AGENT_OPENCODE = ImageSpec("casemate/agent-opencode", "agent-npm", npm="opencode", parent=BASE.name)
 ROOMTEST = ImageSpec(

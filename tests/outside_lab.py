@@ -91,10 +91,17 @@ class OutsideLab:
 
     `names` are answered by the DNS server: a list of addresses, where "origin" stands for the origin's; with a list of
     lists, one answer after the other (rebinding). Every other name does not exist; all queries are kept.
+    `origin` is the program that serves them, `config` what it finds in its config.json.
     """
 
-    def __init__(self, names: Mapping[str, Sequence[str] | Sequence[Sequence[str]]]) -> None:
-        self._names, self._client = names, docker.from_env()
+    def __init__(
+        self,
+        names: Mapping[str, Sequence[str] | Sequence[Sequence[str]]],
+        origin: Path = SERVERS,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        self._names, self._program, self._config = names, origin, config or {}
+        self._client = docker.from_env()
         self._made: list[Container] = []
         self._ca = Authority()
 
@@ -105,9 +112,8 @@ class OutsideLab:
         try:
             self._network.reload()
             self.subnet = str(self._network.attrs["IPAM"]["Config"][0]["Subnet"])
-            self._origin = self._run(
-                "origin", {"server.pem": self._ca.server(sorted(self._names)), "config.json": b"{}"}
-            )
+            certificate, config = self._ca.server(sorted(self._names)), json.dumps(self._config).encode()
+            self._origin = self._run("origin", {"server.pem": certificate, "config.json": config}, self._program)
             address = self._address(self._origin)
             zone = {n: _replaced(answers, address) for n, answers in self._names.items()}
             self._dns = self._run("dns", {"config.json": json.dumps(zone).encode()})
@@ -152,17 +158,22 @@ class OutsideLab:
         return [line for line in self._told(self._origin) if "method" in line]
 
     @property
+    def told(self) -> list[dict[str, Any]]:
+        """Everything that the origin told of, in order."""
+        return self._told(self._origin)
+
+    @property
     def connections(self) -> int:
         """TCP connections that arrived at the origin, on any of its ports."""
         return sum("connection" in line for line in self._told(self._origin))
 
-    def _run(self, role: str, files: dict[str, bytes]) -> Container:
+    def _run(self, role: str, files: dict[str, bytes], program: Path = SERVERS) -> Container:
         container = self._client.containers.create(
             IMAGE, ["python3", "-u", "/srv/servers.py", role], user="0", network=self._network.name,
             labels={"casemate-test": "1"}, working_dir="/",
         )  # fmt: skip
         self._made.append(container)
-        container.put_archive("/srv", tar_of({"servers.py": SERVERS.read_bytes(), **files}))
+        container.put_archive("/srv", tar_of({"servers.py": program.read_bytes(), **files}))
         container.start()
         return container
 

@@ -72,7 +72,8 @@ CODEX = {
         {"type": "message", "role": "assistant", "phase": "final", "content": [{"type": "output_text", "text": "x"}]},
     ],
     "tools": [{"type": "function", "name": "shell", "parameters": {"type": "object"}, "strict": False},
-              {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark"}}],
+              {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark"}},
+              {"type": "namespace", "name": "n", "description": "d", "tools": [{"type": "function", "name": "f"}]}],
     "reasoning": {"effort": "high", "summary": "auto"}, "include": ["reasoning.encrypted_content"],
     "text": {"verbosity": "low"}, "truncation": "disabled", "metadata": {}, "max_output_tokens": 60,
 }  # fmt: skip
@@ -146,6 +147,8 @@ def test_row_30_messages_refuses_what_is_not_known(fields: dict[str, Any]) -> No
             "web_search", "web_search_preview", "file_search", "mcp", "code_interpreter", "computer_use_preview",
             "computer", "image_generation", "local_shell", "shell", "namespace", "tool_search", None, [])),
         {"tools": {}}, {"tools": ["x"]}, {"tools": [{"type": "function", "name": "x", "server_url": "u"}]},
+        {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]},
+        {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "namespace", "name": "m", "tools": []}]}]},
         {"tool_choice": {"type": "web_search"}}, {"tool_choice": "any"}, {"tool_choice": {"type": "mcp", "name": "x"}},
         {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "file_search"}]}},
         {"include": ["web_search_call.results"]}, {"include": "x"}, {"include": [1]},

@@ -24,8 +24,9 @@ _INCLUDED = frozenset({"reasoning.encrypted_content", "message.output_text.logpr
 _TOOLS: Mapping[str, frozenset[str]] = {
     "function": frozenset({"name", "description", "parameters", "strict"}),
     "custom": frozenset({"name", "description", "format"}),
+    "namespace": frozenset({"name", "description", "tools"}),  # a folder of the other two
 }
-_CALL = frozenset({"id", "call_id", "name", "status"})
+_CALL = frozenset({"id", "call_id", "name", "namespace", "status"})
 _ITEMS: Mapping[str, frozenset[str]] = {
     "message": frozenset({"role", "content", "id", "status", "phase", "end_turn"}),
     "function_call": _CALL | {"arguments"},
@@ -109,17 +110,19 @@ def _check_part(part: Json) -> int:
     return inline_image(part.get("image_url")) if kind == "input_image" else 0
 
 
-def _check_tools(tools: Json) -> None:
+def _check_tools(tools: Json, kinds: frozenset[str] = frozenset(_TOOLS)) -> None:
     if tools is None:
         return
     if not isinstance(tools, list):
         malformed("tools is not a list")
     for tool in tools:
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if not isinstance(tool, dict) or not isinstance(kind, str) or kind not in _TOOLS:
+        if not isinstance(tool, dict) or not isinstance(kind, str) or kind not in kinds:
             named = clean(kind, 60) if isinstance(kind, str) else "none"
             malformed(f"tool type {named!r}: only function and custom are allowed, which run in the cell")
         known(tool, _TOOLS[kind] | {"type"}, "tool field")
+        if kind == "namespace":
+            _check_tools(tool.get("tools"), kinds - {"namespace"})
 
 
 def _check_choice(choice: Json) -> None:
