@@ -122,7 +122,7 @@ def _check_tools(tools: Json, kinds: frozenset[str] = frozenset(_TOOLS)) -> None
             malformed(f"tool type {named!r}: only function and custom are allowed, which run in the cell")
         known(tool, _TOOLS[kind] | {"type"}, "tool field")
         if kind == "namespace":
-            _check_tools(tool.get("tools"), kinds - {"namespace"})
+            _check_tools(tool.get("tools", "none"), kinds - {"namespace"})
 
 
 def _check_choice(choice: Json) -> None:
