@@ -76,6 +76,7 @@ CODES: dict[str, str] = {
     "CSM-P012": "egress quota exhausted",
     "CSM-P013": "TLS with the client failed",
     "CSM-P014": "destination does not prove who it is",
+    "CSM-P015": "destination sent a secret back",
     "CSM-P019": "internal failure at a door; denied",
     "CSM-P020": "LLM route not allowed",
     "CSM-P021": "malformed LLM request",

@@ -15,6 +15,8 @@ egress, the firewall: the only process with a way out
 `egress.tunnel`       CONNECT, and the tunnels of other trusted processes
 `egress.framing`      bytes of a connection to heads and bodies, and heads written anew
 `egress.upstream`     one connection to a destination; the only file that imports h11
+`egress.quota`        what a stage may still move by a rule
+`egress.credential`   secrets in headers, and out of answers (pure)
 `egress.exchange`     each request judged, carried, answered
 `egress.issuer`       the run's certificate authority
 `egress.inspection`   ends the TLS of a tunnel that is inspected

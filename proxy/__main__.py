@@ -14,14 +14,14 @@ from policies.vocabulary import Component
 from proxy.start import Events, Roots, check_import_path, configure_logging, read_message, serve
 
 
-async def _egress(part: FirewallSlice, roots: Roots) -> int:
+async def _egress(part: FirewallSlice, birth: Birth, roots: Roots) -> int:
     from proxy.egress.app import firewall, inspects  # each process imports only its own libraries
     from proxy.egress.issuer import Issuer
 
     events = Events(EventWriter(Component.FIREWALL))
     issuer = Issuer() if inspects(part) else None
     published = {"casemate.certificate": issuer.published} if issuer else {}
-    return await serve(firewall(part, roots, events, issuer=issuer), events, published)
+    return await serve(firewall(part, roots, events, issuer=issuer, secrets=birth.secrets), events, published)
 
 
 async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:
@@ -34,7 +34,7 @@ async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:
 def _run(component: str, roots: Roots) -> int:
     if component == "egress":
         birth = read_message(sys.stdin.buffer, Component.FIREWALL)
-        return asyncio.run(_egress(open_slice(birth, Component.FIREWALL, FirewallSlice), roots))
+        return asyncio.run(_egress(open_slice(birth, Component.FIREWALL, FirewallSlice), birth, roots))
     birth = read_message(sys.stdin.buffer, Component.LLM)
     return asyncio.run(_llm(open_slice(birth, Component.LLM, LlmSlice), birth, roots))
 

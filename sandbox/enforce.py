@@ -36,10 +36,6 @@ def refuse_unenforced(plan: Plan) -> None:
 
 
 def _stage(stage: Stage) -> Iterator[str]:
-    for rule in stage.egress:
-        for name in ("credential", "quota"):
-            if getattr(rule, name) is not None:
-                yield f"stage {stage.name}: {name} of {rule.host}"
     for name, asked in (("shards", stage.shards), ("retry", stage.retry), ("locks", stage.locks)):
         if asked:
             yield f"stage {stage.name}: {name}"

@@ -18,6 +18,7 @@ _STATUS = {
     "CSM-P011": "503 Service Unavailable",
     "CSM-P012": "429 Too Many Requests",
     "CSM-P014": "502 Bad Gateway",
+    "CSM-P015": "502 Bad Gateway",
     "CSM-P019": "500 Internal Server Error",
 }
 _HINTS = {
@@ -30,6 +31,7 @@ _HINTS = {
     "CSM-P010": "only https tunnels and plain http are spoken here",
     "CSM-P009": "use a method and a path that the rule allows; a path must have one reading",
     "CSM-P012": "the quota of this destination is used up for this stage",
+    "CSM-P015": "ask for an answer that is not compressed",
     "CSM-P014": "the destination is allowed but its certificate does not verify",
     "CSM-P011": "close connections that are no longer used",
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from policies.slices import FirewallSlice
 from proxy.egress.addresses import Outside, client_context
+from proxy.egress.credential import credentials
+from proxy.egress.exchange import Access
 from proxy.egress.front import Door, StageDoor, TunnelDoor
 from proxy.egress.issuer import Issuer
+from proxy.egress.quota import Meters
 from proxy.egress.relay import CHUNK
 from proxy.start import Events, Roots, bound
 
@@ -22,16 +25,26 @@ async def firewall(
     events: Events,
     outside: Outside | None = None,
     issuer: Issuer | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
     """Bind every door of the slice, and close them all in the end. `outside` is a seam for tests.
 
-    `issuer` is needed where a rule inspects, see `inspects`.
+    `issuer` is needed where a rule inspects, see `inspects`; `secrets` are those that rules name. Raises
+    `CasemateError` (R009) for a secret that no header can carry.
     """
     way_out = outside if outside is not None else Outside(trust=client_context(part.trust))
     async with AsyncExitStack() as stack:
         for stage in part.stages:
             path = roots.doors / stage.stage / "egress.sock"
-            await _open(stack, path, StageDoor(stage, issuer, events, way_out))
+            access = Access(
+                stage=stage.stage,
+                rules=stage.rules,
+                events=events,
+                outside=way_out,
+                meters=Meters(stage.rules),
+                credentials=credentials(stage.rules, secrets or {}),
+            )
+            await _open(stack, path, StageDoor(stage, access, issuer))
         for tunnel in part.tunnels:
             path = roots.doors / tunnel.door / "up.sock"
             await _open(stack, path, TunnelDoor(tunnel, roots.models, events, way_out))

@@ -12,8 +12,7 @@ nothing more goes out, and an event says why.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,10 +22,12 @@ from policies.plan import EgressRule
 from policies.vocabulary import EventName, Verdict
 from proxy.egress.addresses import Outside
 from proxy.egress.answers import attributes, refusal
+from proxy.egress.credential import Credential, Headers, Redactor, credential_of
 from proxy.egress.decide import decide
 from proxy.egress.framing import KEEP_ALIVE_SECONDS, body, has_body, onward, read_head, tokens
 from proxy.egress.head import parse_head
 from proxy.egress.normalise import normalise, normalise_inner
+from proxy.egress.quota import Meter, Meters
 from proxy.egress.relay import IDLE_SECONDS, Source, Traffic, Writer
 from proxy.egress.types import EgressRequest, Head, Refused
 from proxy.egress.upstream import Answer, Place, Upstream
@@ -48,6 +49,8 @@ class Access:
     rules: Sequence[EgressRule]
     events: Events
     outside: Outside
+    meters: Meters
+    credentials: Sequence[Credential] = ()
 
 
 @dataclass(slots=True)
@@ -61,6 +64,8 @@ class _State:
     broken: Refused | None = None
     first: EgressRequest | None = None
     traffic: Traffic = field(default_factory=Traffic)
+    meter: Meter | None = None
+    credential: Credential | None = None
 
 
 class Exchange:
@@ -100,6 +105,9 @@ class Exchange:
         decision = decide(request, self._access.rules)
         if decision.rule is None:
             raise Refused(decision.code or "CSM-P003", decision.reason, host=request.host)
+        state.credential = credential_of(decision.rule, self._access.credentials)
+        state.meter = self._access.meters.of(decision.rule)
+        state.meter.admit()
         upstream = await self._prepared(request, decision.rule)
         self._access.events(
             EventName.EGRESS_DECIDED,
@@ -111,7 +119,10 @@ class Exchange:
         )
         state.admitted, state.rule = True, decision.rule.place
         state.first = state.first or request
-        return await self._carry(upstream, head, request)
+        headers = onward(head, request)
+        if state.credential is not None:
+            headers = state.credential.inject(headers, request, decision.rule)
+        return await self._carry(upstream, head, request, headers)
 
     def _normalised(self, head: Head) -> EgressRequest:
         if self._tunnel is not None:
@@ -142,14 +153,13 @@ class Exchange:
 
     # ---- one request
 
-    async def _carry(self, upstream: Upstream, head: Head, request: EgressRequest) -> bool:
+    async def _carry(self, upstream: Upstream, head: Head, request: EgressRequest, headers: Headers) -> bool:
         used_before = upstream.reusable
         if not used_before:
             await self._connect(upstream)
-        headers = onward(head, request)
         try:
             async with asyncio.timeout(IDLE_SECONDS) as self._patience:
-                self._state.traffic.sent += await upstream.begin(request.method, request.path, headers)
+                await upstream.begin(request.method, request.path, headers, self._spend)
                 return await self._both_ways(upstream, head, request)
         except TimeoutError as error:
             raise Refused("CSM-P002", f"nothing moved for {IDLE_SECONDS:.0f} seconds") from error
@@ -160,11 +170,11 @@ class Exchange:
         # a server may close an idle connection just as it is used again; once more, to the same checked address
         await upstream.close()
         self._upstream = fresh = Upstream(upstream.place, upstream.address)
-        return await self._carry(fresh, head, request)
+        return await self._carry(fresh, head, request, headers)
 
     async def _both_ways(self, upstream: Upstream, head: Head, request: EgressRequest) -> bool:
         if not has_body(head):
-            self._state.traffic.sent += await upstream.end()
+            await upstream.end()
             keep = await self._answer(upstream, head, request)
             upstream.finish()
             return keep
@@ -184,13 +194,26 @@ class Exchange:
 
     async def _send_body(self, upstream: Upstream, head: Head) -> None:
         async for part in body(self._source, head):
-            try:
-                self._state.traffic.sent += await upstream.part(part)
-            except Refused:
-                return  # the upstream takes no more; it may still have an answer
+            if not await self._taken(upstream.part(part)):
+                return
             self._moved()
-        with contextlib.suppress(Refused):
-            self._state.traffic.sent += await upstream.end()
+        await self._taken(upstream.end())
+
+    async def _taken(self, sending: Awaitable[None]) -> bool:
+        """Whether the upstream took what was sent. If it does not, it may still have an answer."""
+        try:
+            await sending
+        except Refused as refused:
+            if refused.code != "CSM-P006":
+                raise
+            return False
+        return True
+
+    def _spend(self, size: int) -> None:
+        """Account for bytes that are about to go out; raise `Refused` (P012) when the rule allows no more."""
+        if self._state.meter is not None:
+            self._state.meter.take(size)
+        self._state.traffic.sent += size
 
     async def _answer(self, upstream: Upstream, head: Head, request: EgressRequest) -> bool:
         """Pass the response on; return whether the connection of the cell can be used again."""
@@ -205,16 +228,25 @@ class Exchange:
         chunked = not bare and answer.get(b"content-length") is None and head.version == "HTTP/1.1"
         endless = not bare and answer.get(b"content-length") is None and head.version == "HTTP/1.0"
         keep = head.version == "HTTP/1.1" and "close" not in tokens(head, "connection") and not endless
+        redactor = self._redactor(answer)
+        blanked = self._blanked(redactor, _render(answer, chunked=chunked, keep=keep))
         self._state.answering = True
-        await self._put(_render(answer, chunked=chunked, keep=keep))
+        await self._put(blanked)
         while (part := await upstream.receive()) is not None:
-            if isinstance(part, bytes) and part:
-                await self._put(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+            if isinstance(part, bytes):
+                await self._put_part(self._passed(redactor, part), chunked=chunked)
+        await self._put_part(redactor.rest() if redactor is not None else b"", chunked=chunked)
         if chunked:
             await self._put(b"0\r\n\r\n")
         return keep
 
+    async def _put_part(self, part: bytes, *, chunked: bool) -> None:
+        if part:
+            await self._put(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+
     async def _put(self, data: bytes) -> None:
+        if self._state.meter is not None:
+            self._state.meter.take(len(data))
         self._writer.write(data)
         self._state.traffic.received += len(data)
         await self._writer.drain()
@@ -224,6 +256,37 @@ class Exchange:
         self._patience.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
 
     _patience: asyncio.Timeout
+
+    # ---- what a destination repeats
+
+    def _redactor(self, answer: Answer) -> Redactor | None:
+        credential = self._state.credential
+        if credential is None:
+            return None
+        if (answer.get(b"content-encoding") or b"identity").lower() != b"identity":
+            raise Refused("CSM-P015", "the destination compressed an answer that must be read", host=credential.host)
+        return Redactor(credential.value)
+
+    def _passed(self, redactor: Redactor | None, part: bytes) -> bytes:
+        return part if redactor is None else self._noted(redactor, redactor.part(part))
+
+    def _blanked(self, redactor: Redactor | None, head: bytes) -> bytes:
+        return head if redactor is None else self._noted(redactor, redactor.whole(head))
+
+    def _noted(self, redactor: Redactor, clean: bytes) -> bytes:
+        """Write one event when the secret came back, before what it was taken out of goes on."""
+        state = self._state
+        if redactor.found and state.credential is not None:
+            self._access.events(
+                EventName.EGRESS_DECIDED,
+                stage=self._access.stage,
+                verdict=Verdict.DENY,
+                rule="CSM-P015",
+                reason="the destination sent a secret back; it was blanked",
+                attrs={**attributes(state.request), "casemate.secret.name": state.credential.name},
+            )
+            redactor.found = False
+        return clean
 
     # ---- the end
 

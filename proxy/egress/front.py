@@ -98,10 +98,9 @@ class Door(ABC):
 class StageDoor(Door):
     """The egress door of one stage. The socket is the identity."""
 
-    def __init__(self, part: StageEgress, issuer: Issuer | None, events: Events, outside: Outside) -> None:
-        super().__init__(events, outside, part.max_connections)
-        self.stage, self._rules, self._issuer = part.stage, part.rules, issuer
-        self._access = Access(stage=part.stage, rules=part.rules, events=events, outside=outside)
+    def __init__(self, part: StageEgress, access: Access, issuer: Issuer | None) -> None:
+        super().__init__(access.events, access.outside, part.max_connections)
+        self.stage, self._rules, self._access, self._issuer = part.stage, part.rules, access, issuer
 
     async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
         """Judge the first request; then a tunnel, opaque or inspected, or plain HTTP while it lasts."""
@@ -118,6 +117,9 @@ class StageDoor(Door):
             refused = Refused(decision.code or "CSM-P003", decision.reason, host=request.host)
             self.deny(writer, refused, request)
             return
+        meter = self._access.meters.of(decision.rule)
+        if not decision.rule.inspect:
+            meter.admit()
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
         try:
@@ -131,6 +133,7 @@ class StageDoor(Door):
                     reason=reason,
                     attrs=attributes(request),
                     networks=tuple(decision.rule.addresses),
+                    meter=meter,
                 )
                 await run_tunnel((source, writer), request.host, request.port, passage, self.outside, self.events)
         except Refused as refused:

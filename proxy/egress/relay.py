@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +63,10 @@ async def close(writer: asyncio.StreamWriter) -> None:
             await writer.wait_closed()
 
 
+def _unbounded(_size: int) -> None:
+    """Let everything move."""
+
+
 async def relay(
     inner: Source,
     inner_writer: asyncio.StreamWriter,
@@ -69,14 +74,19 @@ async def relay(
     outer_writer: asyncio.StreamWriter,
     traffic: Traffic,
     idle: float = IDLE_SECONDS,
+    take: Callable[[int], None] = _unbounded,
 ) -> None:
-    """Copy both ways until both sides have ended, one has broken, or nothing has moved for `idle` seconds."""
+    """Copy both ways until both sides have ended, one has broken, or nothing has moved for `idle` seconds.
+
+    `take` is told how many bytes are about to move, and raises `Refused` when they must not.
+    """
     loop = asyncio.get_running_loop()
     last = loop.time()
 
     async def out() -> None:
         nonlocal last
         while data := await inner.read():
+            take(len(data))
             outer_writer.write(data)
             traffic.sent += len(data)
             await outer_writer.drain()
@@ -86,6 +96,7 @@ async def relay(
     async def back() -> None:
         nonlocal last
         while data := await outer.read(CHUNK):
+            take(len(data))
             inner_writer.write(data)
             traffic.received += len(data)
             await inner_writer.drain()
@@ -99,7 +110,11 @@ async def relay(
             if left <= 0:
                 raise Refused("CSM-P002", f"nothing moved for {idle:.0f} seconds")
             done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.exception() is not None for task in done):
+            failures = [task.exception() for task in done]
+            for failure in failures:
+                if isinstance(failure, Refused):
+                    raise failure
+            if any(failures):
                 break  # one side is broken: the other has nobody to talk to
     finally:
         for task in tasks:

@@ -14,6 +14,7 @@ from policies.events import Attribute
 from policies.vocabulary import EventName, Verdict
 from proxy.egress.addresses import Outside
 from proxy.egress.clienthello import MAX_HELLO, check_hello, parse_client_hello
+from proxy.egress.quota import Meter
 from proxy.egress.relay import Source, Traffic, close, relay
 from proxy.egress.types import Refused
 from proxy.start import Events
@@ -32,6 +33,7 @@ class Passage:
     reason: str
     attrs: dict[str, Attribute]
     networks: tuple[str, ...] = ()
+    meter: Meter | None = None
 
 
 async def await_hello(source: Source, host: str, seconds: float = HELLO_SECONDS) -> None:
@@ -98,11 +100,16 @@ async def _carry(
     try:
         outer, outer_writer = await dial()
         try:
-            await relay(*inner, outer, outer_writer, traffic)
+            if passage.meter is None:
+                await relay(*inner, outer, outer_writer, traffic)
+            else:
+                await relay(*inner, outer, outer_writer, traffic, take=passage.meter.take)
         finally:
             await close(outer_writer)
     except Refused as refused:
         broken = refused
+        if refused.code == "CSM-P012":
+            raise  # not broken but cut, which is a denial
     finally:
         events(
             EventName.EGRESS_CLOSED,

@@ -7,7 +7,7 @@ accepts out of courtesy and has two readings (both framings at once) is refused 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from proxy.egress.types import Refused
 MAX_RESPONSE_HEAD = 64 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
+Spend = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,8 @@ class Upstream:
         self.place, self.address = place, address
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.answered = 0
+
+    _spend: Spend
 
     def attach(self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         """Use this connection, which leads to the place."""
@@ -64,29 +66,32 @@ class Upstream:
             return False
         return self._http.our_state is h11.IDLE
 
-    async def begin(self, method: str, path: str, headers: Headers) -> int:
-        """Send the head of a request; return its bytes. Raises `Refused` (P006) when the connection breaks."""
-        request = h11.Request(method=method, target=path, headers=list(headers))
-        return await self._send(request)
+    async def begin(self, method: str, path: str, headers: Headers, spend: Spend) -> None:
+        """Send the head of a request. Raises `Refused`: P006 when the connection breaks, or what `spend` raises.
 
-    async def part(self, data: bytes) -> int:
-        """Send a part of its body; return the bytes on the wire."""
-        return await self._send(h11.Data(data=data))
+        `spend` is told of the bytes of this request before they go out.
+        """
+        self._spend = spend
+        await self._send(h11.Request(method=method, target=path, headers=list(headers)))
 
-    async def end(self) -> int:
+    async def part(self, data: bytes) -> None:
+        """Send a part of its body."""
+        await self._send(h11.Data(data=data))
+
+    async def end(self) -> None:
         """Say that the request is complete."""
-        return await self._send(h11.EndOfMessage())
+        await self._send(h11.EndOfMessage())
 
-    async def _send(self, event: h11.Event) -> int:
+    async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event) or b""
         _, writer = self._connected()
         if data:
+            self._spend(len(data))
             try:
                 writer.write(data)
                 await writer.drain()
             except OSError as error:
                 raise Refused("CSM-P006", f"the upstream hung up: {type(error).__name__}") from error
-        return len(data)
 
     async def receive(self) -> Answer | bytes | None:
         """Return the next head, the next part of the body, or None at its end; raise `Refused` (P006, P010)."""
@@ -106,7 +111,6 @@ class Upstream:
                 case h11.Data():
                     return bytes(event.data)
                 case h11.EndOfMessage():
-                    self.answered += 1
                     return None
                 case _:
                     raise Refused("CSM-P006", "the upstream hung up before its response")

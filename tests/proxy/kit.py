@@ -9,7 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -165,12 +165,13 @@ def loopback(address: str) -> bool:
 async def firewall_for(
     plan: Plan, root: Path, names: Names | None = None, *, permitted: Callable[[str], bool] = loopback,
     trust: ssl.SSLContext | None = None, issuer: Issuer | None = None, log: Log | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Log]:  # fmt: skip
     log = log or Log(Component.FIREWALL)
     part = slices(plan)[Component.FIREWALL]
     assert isinstance(part, FirewallSlice)
     outside = Outside(resolve=names or Names(), permitted=permitted, trust=trust)
-    async with firewall(part, Roots.under(root), log.events, outside, issuer):
+    async with firewall(part, Roots.under(root), log.events, outside, issuer, secrets):
         yield log
 
 

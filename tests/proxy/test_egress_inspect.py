@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from policies.plan import EgressRule
+from policies.plan import EgressQuota, EgressRule, HeaderCredential
 from proxy.egress.issuer import Issuer
 from tests.proxy.kit import Log, Names, code_of, firewall_for, make_plan, rule, run
 from tests.proxy.outside import Server, certificate, serving, web
@@ -52,18 +52,22 @@ class Lab:
 
 @asynccontextmanager
 async def lab(
-    root: Path, *, methods: Sequence[str] = (), paths: Sequence[str] = (), more: Sequence[EgressRule] = (),
+    root: Path, *, methods: Sequence[str] = (), paths: Sequence[str] = (),
+    more: Callable[[int], Sequence[EgressRule]] = lambda _port: (),
     server: Server | None = None, serve: object = None, name: str = "a.example", trusting: bool = True,
-    answer: bytes | None = None,
+    answer: bytes | None = None, quota: EgressQuota | None = None, credential: HeaderCredential | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Lab]:  # fmt: skip
     server_tls, trust = certificate(root, name)
     issuer, names = Issuer(), Names(a_example=HOME, b_example=HOME)
     client = ssl.create_default_context(cadata=issuer.certificate)
     outside = serving(serve, server, server_tls) if serve and server else web(answer, server_tls)  # type: ignore[arg-type]
     async with outside as there:
-        plan = make_plan(egress=[rule("a.example", there.port, "https", methods, paths, inspect=True), *more])
+        where = rule("a.example", there.port, "https", methods, paths, inspect=True, quota=quota, credential=credential)
+        plan = make_plan(egress=[where, *more(there.port)])
         believed = trust if trusting else ssl.create_default_context()
-        async with firewall_for(plan, root, names, trust=believed, issuer=issuer) as log:
+        opened = firewall_for(plan, root, names, trust=believed, issuer=issuer, secrets=secrets)
+        async with opened as log:
             yield Lab(root, there, log, names, client)
 
 
