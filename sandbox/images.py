@@ -73,6 +73,13 @@ AGENT_CLAUDE = ImageSpec("casemate/agent-claude", "agent-python", lock="agent-cl
 """Real agent programs, as their vendors ship them, for tests. This is /opt/site/claude_agent_sdk/_bundled/claude."""
 AGENT_CODEX = ImageSpec("casemate/agent-codex", "agent-npm", npm="codex", parent=BASE.name)
 AGENT_OPENCODE = ImageSpec("casemate/agent-opencode", "agent-npm", npm="opencode", parent=BASE.name)
+AGENT_TOOLS = ImageSpec(
+    "casemate/agent-tools",
+    "agent-tools",
+    debian=("python3", "python3-pip", "ca-certificates", "git", "curl", "rclone", "openjdk-21-jdk-headless"),
+    lock="npm",
+)
+"""Package managers and other clients, for tests; rclone stands for programs in Go."""
 ROOMTEST = ImageSpec(
     "casemate/roomtest", "trusted", lock="roomtest", rooms=("policies", "proxy", "gateway"), parent=BASE.name
 )

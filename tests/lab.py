@@ -129,9 +129,9 @@ class Lab:
             return Result(process.returncode, stdout, stderr, None)
         return Result(process.returncode, stdout, stderr, folder, list(read_events(folder)))
 
-    def run(self, workflow: Path, *arguments: str) -> Result:
+    def run(self, workflow: Path, *arguments: str, timeout_s: float = 240) -> Result:
         """Run to the end; the log of what came of it must verify."""
-        result = self.finish(self.start(workflow, *arguments))
+        result = self.finish(self.start(workflow, *arguments), timeout_s)
         if result.folder is not None:
             verify(result.folder)
         return result

@@ -91,7 +91,7 @@ class OutsideLab:
 
     `names` are answered by the DNS server: a list of addresses, where "origin" stands for the origin's; with a list of
     lists, one answer after the other (rebinding). Every other name does not exist; all queries are kept.
-    `origin` is the program that serves them, `config` what it finds in its config.json.
+    `origin` is the program that serves them, `config` what it finds in its config.json, `image` what it needs.
     """
 
     def __init__(
@@ -99,8 +99,9 @@ class OutsideLab:
         names: Mapping[str, Sequence[str] | Sequence[Sequence[str]]],
         origin: Path = SERVERS,
         config: Mapping[str, object] | None = None,
+        image: str = IMAGE,
     ) -> None:
-        self._names, self._program, self._config = names, origin, config or {}
+        self._names, self._program, self._config, self._image = names, origin, config or {}, image
         self._client = docker.from_env()
         self._made: list[Container] = []
         self._ca = Authority()
@@ -113,7 +114,9 @@ class OutsideLab:
             self._network.reload()
             self.subnet = str(self._network.attrs["IPAM"]["Config"][0]["Subnet"])
             certificate, config = self._ca.server(sorted(self._names)), json.dumps(self._config).encode()
-            self._origin = self._run("origin", {"server.pem": certificate, "config.json": config}, self._program)
+            self._origin = self._run(
+                "origin", {"server.pem": certificate, "config.json": config}, self._program, self._image
+            )
             address = self._address(self._origin)
             zone = {n: _replaced(answers, address) for n, answers in self._names.items()}
             self._dns = self._run("dns", {"config.json": json.dumps(zone).encode()})
@@ -167,9 +170,9 @@ class OutsideLab:
         """TCP connections that arrived at the origin, on any of its ports."""
         return sum("connection" in line for line in self._told(self._origin))
 
-    def _run(self, role: str, files: dict[str, bytes], program: Path = SERVERS) -> Container:
+    def _run(self, role: str, files: dict[str, bytes], program: Path = SERVERS, image: str = IMAGE) -> Container:
         container = self._client.containers.create(
-            IMAGE, ["python3", "-u", "/srv/servers.py", role], user="0", network=self._network.name,
+            image, ["python3", "-u", "/srv/servers.py", role], user="0", network=self._network.name,
             labels={"casemate-test": "1"}, working_dir="/",
         )  # fmt: skip
         self._made.append(container)
