@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from pathlib import Path
+from typing import Any
 
 CONTROL = sys.argv[1:] == ["control"]
 DATA = "c2VjcmV0"
@@ -144,12 +145,51 @@ def second_hop(to: str) -> str:
     return inside(get("/public/x", "other.example.com"), "other.example.com")
 
 
+def repeated() -> str:
+    """What a host says that repeats every header, the one of a secret among them."""
+    host = "hub.example.com"
+    with tls(reach(host, 443), host) as secured:
+        secured.sendall(get("/", host, "Authorization: Bearer my-own\r\n").encode())
+        return rest(secured).decode("latin-1")
+
+
+def searched(texts: list[bytes]) -> list[str]:
+    """Where in the cell there is anything that looks like the secret: only the test knows all of it."""
+    found = [f"answer {n}" for n, text in enumerate(texts) if b"canary-" in text]
+    places = [*Path("/proc").glob("[0-9]*/environ"), *Path("/proc").glob("[0-9]*/cmdline")]
+    places += [p for root in ("/casemate", "/workspace", "/tmp", "/etc") for p in Path(root).rglob("*")]
+    for path in places:
+        try:
+            if path.is_file() and b"canary-" in path.read_bytes():
+                found.append(str(path))
+        except OSError:
+            continue
+    return found
+
+
+def libraries() -> dict[str, str]:
+    """What the usual clients get that know nothing of a firewall but their environment."""
+    import urllib.request
+
+    import httpx
+
+    url = "https://seen.example.com/public/x"
+    found = {"urllib": str(urllib.request.urlopen(url).status), "httpx": str(httpx.get(url).status_code)}
+    try:
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.load_verify_locations("/etc/ssl/certs/ca-certificates.crt")
+        trusting.wrap_socket(reach("seen.example.com", 443), server_hostname="seen.example.com")
+    except ssl.SSLError as error:
+        found["without the bundle"] = type(error).__name__
+    return found
+
+
 def main() -> None:
     """Try everything; say what came of it."""
     upload = f"Content-Length: {len(DATA)}\r\nX-Probe: 24\r\n"
     upgrade = "Upgrade: websocket\r\nConnection: close, Upgrade\r\nX-Probe: 13\r\n"
     h2 = get(more="Upgrade: h2c\r\nConnection: close, Upgrade\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nX-Probe: 13\r\n")
-    found = {
+    found: dict[str, Any] = {
         "allowed inspected": inside(get()),
         "allowed tunnel": inside(get("/anything", "tunnel.example.com"), "tunnel.example.com"),
         "allowed plain": plain("http://plain.example.com/public/x", "plain.example.com"),
@@ -173,7 +213,11 @@ def main() -> None:
         "3 data in a denied name, CONNECT": exfiltrate("connect"),
         "3 data in a denied name, plain": exfiltrate("plain"),
     }
+    found["a credential, repeated"] = repeated()
+    found["quota of three"] = [inside(get("/", "metered.example.com"), "metered.example.com") for _ in range(5)]
     if not CONTROL:
+        found["the credential in the cell"] = searched([str(found).encode()])
+        found |= libraries()
         for host in ("loopback", "metadata", "mixed", "neighbour"):
             found[f"7 {host}"] = inside(get("/", f"{host}.example.com"), f"{host}.example.com")
         found |= rebinding()

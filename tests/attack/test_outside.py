@@ -7,6 +7,7 @@ the workflow allows arrives there) and in a container beside it without protecti
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ import docker
 import pytest
 
 from policies.vocabulary import Verdict
-from tests.lab import Lab, Result
+from tests.lab import Lab, Result, mentions
 from tests.outside_lab import OutsideLab
 
 PROBES = Path(__file__).with_name("outside_probes.py")
-CANARY = "canary-for-the-origin-5f0c1d"
+CANARY = f"canary-{uuid.uuid4().hex}"
 NAMES: dict[str, Any] = {
     "seen.example.com": ["origin"],
     "tunnel.example.com": ["origin"],
@@ -31,6 +32,8 @@ NAMES: dict[str, Any] = {
     "mixed.example.com": ["origin", "127.0.0.1"],
     "flip.example.com": [["origin"], ["127.0.0.1"]],
     "neighbour.example.com": ["origin"],
+    "hub.example.com": ["origin"],
+    "metered.example.com": ["origin"],
 }
 
 Answers = dict[str, Any]
@@ -54,10 +57,18 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
             {"host": "mixed.example.com", **near},
             {"host": "flip.example.com", "inspect": True, **near},
             {"host": "neighbour.example.com"},
+            {
+                "host": "hub.example.com",
+                "inspect": True,
+                "credential": {"header": "Authorization", "secret": "hub", "scheme": "Bearer"},
+                **near,
+            },
+            {"host": "metered.example.com", "inspect": True, "quota": {"requests": 3, "bytes": "1MiB"}, **near},
         ]
-        inputs = {"agent": {"path": "agent.py"}, "probes": {"path": "probes.py"}}
+        top = {"trust": ["ca.pem"], "secrets": {"hub": {"from": "env", "key": "CASEMATE_TEST_TOKEN"}}}
+        top["inputs"] = {"agent": {"path": "agent.py"}, "probes": {"path": "probes.py"}}
         agent = "import runpy; runpy.run_path('/inputs/probes.py', run_name='__main__')"
-        result = lab.run(lab.workflow(agent, egress=egress, top={"trust": ["ca.pem"], "inputs": inputs}))
+        result = lab.run(lab.workflow(agent, egress=egress, top=top))
         assert result.exit_code == 0, result.stderr + (result.agent_log() if result.folder else "")
         arrived = Arrived(outside)
         beside = Beside(control(lab.folder, outside), outside.queries[len(arrived.queries) :])
@@ -177,6 +188,43 @@ def test_rows_2_and_3_no_query_left_for_what_no_rule_names(attacked: Attacked) -
     # control: beside the cell, the data leaves with each of the three look-ups
     for row in ("resolver", "connect", "plain"):
         assert any(query.startswith(f"A c2vjcmv0-{row}.evil.example.net") for query in beside.queries)
+
+
+def test_a_credential_reaches_its_host_and_nobody_else(attacked: Attacked) -> None:
+    result, answers, arrived, beside = attacked
+    sent = {r["headers"]["host"]: r["headers"].get("authorization") for r in arrived.requests}
+    assert sent.pop("hub.example.com") == f"Bearer {CANARY}"
+    assert set(sent.values()) == {None}
+    # the origin repeats every header; in the cell there are stars where the value was
+    assert f"authorization=Bearer {'*' * len(CANARY)}" in answers["a credential, repeated"]
+    assert "my-own" not in answers["a credential, repeated"]
+    assert "authorization=Bearer my-own" in beside.answers["a credential, repeated"]
+    assert sum(event.rule == "CSM-P015" for event in result.of("egress.decided")) == 1
+
+
+def test_the_credential_is_nowhere_in_the_cell_nor_in_the_record(attacked: Attacked) -> None:
+    result, answers, _, _ = attacked
+    assert result.folder is not None
+    assert answers["the credential in the cell"] == []
+    record = {str(path): path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
+    assert any("events.jsonl" in name for name in record)
+    assert list(mentions(CANARY, record)) == []
+    assert list(mentions("casemate.secret.name", record)), "the search finds nothing at all"
+
+
+def test_a_quota_ends_what_a_stage_may_do_by_its_rule(attacked: Attacked) -> None:
+    _, answers, arrived, beside = attacked
+    assert [answer[:3] for answer in answers["quota of three"][:3]] == ["200"] * 3
+    assert answers["quota of three"][3:] == ["CSM-P012"] * 2
+    assert sum(r["headers"]["host"] == "metered.example.com" for r in arrived.requests) == 3
+    assert all(answer.startswith("200") for answer in beside.answers["quota of three"])
+
+
+def test_programs_of_a_cell_trust_the_firewall_by_the_usual_variables(attacked: Attacked) -> None:
+    _, answers, _, _ = attacked
+    assert answers["urllib"] == "200"
+    assert answers["httpx"] == "200"
+    assert answers["without the bundle"] == "SSLCertVerificationError"
 
 
 def test_every_request_that_arrived_was_allowed(attacked: Attacked) -> None:
