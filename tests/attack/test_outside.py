@@ -103,6 +103,7 @@ def control(folder: Path, outside: OutsideLab) -> Answers:
         user="0",
         network=outside.network,
         dns=[outside.resolver],
+        environment={"PLANTED": CANARY},
         volumes={str(folder): {"bind": "/lab", "mode": "ro"}},
         labels={"casemate-test": "1"},
         remove=True,
@@ -203,9 +204,10 @@ def test_a_credential_reaches_its_host_and_nobody_else(attacked: Attacked) -> No
 
 
 def test_the_credential_is_nowhere_in_the_cell_nor_in_the_record(attacked: Attacked) -> None:
-    result, answers, _, _ = attacked
+    result, answers, _, beside = attacked
     assert result.folder is not None
     assert answers["the credential in the cell"] == []
+    assert beside.answers["the credential in the cell"], "the search does not find what was planted"
     record = {str(path): path.read_bytes() for path in result.folder.rglob("*") if path.is_file()}
     assert any("events.jsonl" in name for name in record)
     assert list(mentions(CANARY, record)) == []
