@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "CSM-C050": "schema that nothing satisfies",
     "CSM-C051": "network that no rule may open",
     "CSM-C052": "trusted authority cannot be used",
+    "CSM-C053": "fallback or route to another wire format",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",
@@ -88,6 +89,8 @@ CODES: dict[str, str] = {
     "CSM-P027": "stream outran its reservation",
     "CSM-P028": "no output ceiling or price",
     "CSM-P029": "provider answered without a usable body",
+    "CSM-P030": "rate limit of the stage",
+    "CSM-P031": "provider is left alone for a while",
     # gateway
     "CSM-G001": "malformed MCP request",
     "CSM-G002": "MCP request too large",

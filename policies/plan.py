@@ -168,6 +168,24 @@ class Input(Frozen, frozen=True, kw_only=True):
     size: Count
 
 
+class Rate(Frozen, frozen=True, kw_only=True):
+    """How much of the LLM door a stage may use: `requests` and `tokens` in any minute, `parallel` calls at once.
+
+    Null: no limit of its own beside the ceilings.
+    """
+
+    requests: Count | None = None
+    tokens: Count | None = None
+    parallel: Count | None = None
+
+
+class CallLimit(Frozen, frozen=True, kw_only=True):
+    """What one LLM call may come to at most; null: whatever is left of the stage's."""
+
+    usd_nanos: Count | None = None
+    tokens: Count | None = None
+
+
 class Limits(Frozen, frozen=True, kw_only=True):
     """Bounds of one cell. `cpu_millis`: thousandths of a core; `memory`, `disk`: bytes; `wall_s`: seconds."""
 
@@ -179,6 +197,8 @@ class Limits(Frozen, frozen=True, kw_only=True):
     calls: Count
     tokens: Count
     usd_nanos: Count
+    rate: Rate | None = None
+    call: CallLimit | None = None
 
 
 class Shards(Frozen, frozen=True, kw_only=True):

@@ -103,6 +103,8 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "casemate.reserved.usd_nanos",
         "casemate.reserved.tokens",
         "casemate.stream",
+        "casemate.attempt",
+        "casemate.asked",
         "casemate.component",
         "casemate.certificate",
         "casemate.secret.name",

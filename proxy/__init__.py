@@ -33,8 +33,13 @@ llm, the LLM API proxy: holds the provider keys, has no network but a tunnel
 `llm.stream`          the same for a stream of events (pure)
 `llm.models`          the list of models, as each client reads it (pure)
 `llm.denials`         what an agent is told when it is refused (pure)
+`llm.limits`          requests and tokens a minute, calls at once
+`llm.retry`           whether an attempt is made again, and when (pure)
+`llm.breaker`         a provider that keeps failing is left alone (time is given)
+`llm.routing`         which model a call goes to, and which come after it (pure)
 `llm.upstream`        the pooled client through the tunnel
 `llm.door`            a stage's door: connections, routes, denials
-`llm.call`            one call of a model, from reservation to settlement
+`llm.attempt`         one attempt at one provider
+`llm.call`            one call of a model, from the door to its settlement
 `llm.app`             all doors of a slice
 """

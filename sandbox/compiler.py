@@ -17,6 +17,7 @@ import msgspec
 from policies.plan import (
     Bound,
     Budget,
+    CallLimit,
     EgressQuota,
     EgressRule,
     HeaderCredential,
@@ -27,6 +28,7 @@ from policies.plan import (
     Output,
     Plan,
     Price,
+    Rate,
     Retry,
     Route,
     SecretBinding,
@@ -49,6 +51,7 @@ from sandbox.workflow import (
     StageSpec,
     Workflow,
     nanos,
+    per_minute,
     quantity,
     sink_destination,
 )
@@ -268,6 +271,19 @@ def _limits(spec: LimitsSpec, workflow: Workflow) -> Limits:
         calls=budget.calls if spec.calls is None else spec.calls,
         tokens=budget.tokens if spec.tokens is None else spec.tokens,
         usd_nanos=nanos(budget.usd if spec.usd is None else spec.usd),
+        rate=Rate(
+            requests=per_minute(spec.rate.requests),
+            tokens=per_minute(spec.rate.tokens),
+            parallel=spec.rate.parallel,
+        )
+        if spec.rate
+        else None,
+        call=CallLimit(
+            usd_nanos=None if spec.call.usd is None else nanos(spec.call.usd),
+            tokens=spec.call.tokens,
+        )
+        if spec.call
+        else None,
     )
 
 

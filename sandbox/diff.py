@@ -92,12 +92,21 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
     limits = stage.limits
     for limit in ("cpu_millis", "memory", "pids", "disk", "wall_s", "calls", "tokens", "usd_nanos"):
         yield f"{name} may use {limit}", getattr(limits, limit)
+    yield from _sizes(f"{name} may ask in a minute:", limits.rate, "requests", "tokens", "parallel")
+    yield from _sizes(f"{name} may use in one call:", limits.call, "tokens", "usd_nanos")
     if stage.retry:
         yield f"{name} may run again", stage.retry.attempts
     if stage.shards:
         yield f"{name} may run at once", stage.shards.parallel
     if stage.profile != "default":
         yield f"{name} is under profile {stage.profile}", -1
+
+
+def _sizes(what: str, limit: object, *names: str) -> Iterator[tuple[str, int]]:
+    """Yield limits that may be absent: absent is wider than any number."""
+    for name in names:
+        value = getattr(limit, name, None)
+        yield f"{what} {name}", _UNBOUNDED if value is None else value
 
 
 def _output(output: Output) -> Iterator[tuple[str, int]]:

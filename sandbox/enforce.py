@@ -17,8 +17,6 @@ PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 def unenforced(plan: Plan) -> list[str]:
     """Return, in words, everything that would be ignored; empty when the plan can be run."""
     found = [f"model {m.alias}: provider {m.provider}" for m in plan.models if m.provider not in PROVIDERS]
-    found += [f"model {m.alias}: fallback" for m in plan.models if m.fallback]
-    found += [f"model {m.alias}: route" for m in plan.models if m.routes]
     found += [f"tool {tool.name}" for tool in plan.tools]
     for stage in plan.stages:
         found += _stage(stage)

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 
 from policies.canonical import digest
-from policies.plan import EgressRule, Model, Output, Plan, Stage
+from policies.plan import EgressRule, Limits, Model, Output, Plan, Stage
 from policies.slices import seal
 
 
@@ -42,6 +42,7 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     yield f"  asks      {'; '.join(asks) or 'no model'}"
     if asks:
         yield f"            at most {limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
+        yield from _rates(limits)
     reaches = [_rule(rule) for rule in stage.egress]
     yield f"  reaches   {', '.join(reaches) or 'nothing: no address, no name, no neighbour'}"
     outputs = {o.name: o for o in plan.outputs}
@@ -64,6 +65,19 @@ def _rule(rule: EgressRule) -> str:
 
 def _networks(addresses: list[str]) -> str:
     return f" (also in {', '.join(addresses)})" if addresses else ""
+
+
+def _rates(limits: Limits) -> Iterator[str]:
+    rate, call = limits.rate, limits.call
+    if rate is not None:
+        minute = [f"{n:,} {what}" for what, n in (("requests", rate.requests), ("tokens", rate.tokens)) if n]
+        words = [f"{' and '.join(minute)} in any minute"] if minute else []
+        words += [f"{rate.parallel} calls at once"] if rate.parallel else []
+        yield f"            at most {', '.join(words)}"
+    if call is not None:
+        words = [f"{call.tokens:,} tokens"] if call.tokens is not None else []
+        words += [money(call.usd_nanos)] if call.usd_nanos is not None else []
+        yield f"            at most {', '.join(words)} a call"
 
 
 def _model(model: Model) -> str:

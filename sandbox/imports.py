@@ -30,7 +30,7 @@ DECLARATIONS = ("models", "tools", "inputs")
 _SECTIONS = {"fragment", "params", "imports", "budget", "stages", *DECLARATIONS}
 _TYPES: dict[str, type] = {"string": str, "integer": int, "boolean": bool}
 _PARAMETER = re.compile(r"\$\{([a-z][a-z0-9_-]{0,39})\}\Z")
-_ORDER = {"s": 1, "m": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_ORDER = {"s": 1, "m": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "/min": 1}
 
 DEFAULT_LIMITS = {k: v for k, v in msgspec.structs.asdict(LimitsSpec()).items() if v is not None}
 Read = Callable[[str], bytes]
@@ -155,7 +155,7 @@ class _Merger:
                     result[key] = self._narrow(mine[key], value, f"{what}.{key}", place)
                 elif what.endswith(".limits") and key in DEFAULT_LIMITS:
                     result[key] = self._narrow(DEFAULT_LIMITS[key], value, f"{what}.{key}", place)
-                elif what.endswith(".limits") or key == "profile":
+                elif what.endswith((".limits", ".limits.rate", ".limits.call")) or key == "profile":
                     result[key] = value  # a restriction that the importer did not state; the run's ceiling holds anyway
                 elif key == "limits":
                     result[key] = self._narrow({}, value, f"{what}.{key}", place)
@@ -182,7 +182,7 @@ class _Merger:
 def _size(value: Any) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    match = re.fullmatch(r"([1-9][0-9]*)(s|m|h|KiB|MiB|GiB)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"([1-9][0-9_]*)(s|m|h|KiB|MiB|GiB|/min)", value) if isinstance(value, str) else None
     return float(int(match[1]) * _ORDER[match[2]]) if match else None
 
 

@@ -306,6 +306,29 @@ def detours_end(plan: Json) -> Iterator[Problem]:
             yield f"tool {tool['name']} is neither a container nor remote"
 
 
+def detours_keep_the_wire(plan: Json) -> Iterator[Problem]:
+    """What a model may become speaks as it does: nothing is translated."""
+    tongues = {"anthropic": "messages", "gemini": "generateContent"}
+    speaks = {m["alias"]: tongues.get(m["provider"], "openai") for m in plan["models"]}
+    for model in plan["models"]:
+        for other in (*model["fallback"], *(r["use"] for r in model["routes"])):
+            if speaks.get(other) != speaks[model["alias"]]:
+                yield f"model {model['alias']} may become {other}, which speaks otherwise"
+
+
+def rates_are_limits(plan: Json) -> Iterator[Problem]:
+    """A rate of zero, or one call above its stage, is no limit that anybody meant."""
+    for stage in plan["stages"]:
+        limits = stage["limits"]
+        rate, call = limits["rate"] or {}, limits["call"] or {}
+        for key, value in rate.items():
+            if value is not None and not value > 0:
+                yield f"stage {stage['name']}: a rate of {value} {key}"
+        for key, value in call.items():
+            if value is not None and value > limits[key]:
+                yield f"stage {stage['name']}: {key} of one call is above the stage's"
+
+
 def profiles_hold(plan: Json) -> Iterator[Problem]:
     """`explore` has no egress and writes one report at most; `ci-fork` touches no secret."""
     by_name = {
@@ -319,7 +342,7 @@ def profiles_hold(plan: Json) -> Iterator[Problem]:
                 yield f"stage {stage['name']}: more than its profile allows"
         elif stage["profile"] == "ci-fork":
             used = (
-                [by_name["models"][n] for n in stage["models"]]
+                [by_name["models"][n] for n in _reached(plan, stage["models"])]
                 + [by_name["tools"][n] for n in stage["tools"]]
                 + outputs
             )
@@ -328,6 +351,18 @@ def profiles_hold(plan: Json) -> Iterator[Problem]:
                 yield f"stage {stage['name']}: a secret, against its profile"
         elif stage["profile"] != "default":
             yield f"stage {stage['name']}: unknown profile"
+
+
+def _reached(plan: Json, aliases: list[str]) -> list[str]:
+    """Return what calls of some models may come to."""
+    onward = {m["alias"]: [*m["fallback"], *(r["use"] for r in m["routes"])] for m in plan["models"]}
+    found: list[str] = []
+    ahead = list(aliases)
+    while ahead:
+        if (alias := ahead.pop()) not in found:
+            found.append(alias)
+            ahead += onward[alias]
+    return found
 
 
 def teachers_are_allowed(plan: Json) -> Iterator[Problem]:
@@ -367,6 +402,8 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     references_exist,
     ceilings_hold,
     detours_end,
+    detours_keep_the_wire,
+    rates_are_limits,
     profiles_hold,
     teachers_are_allowed,
     inputs_are_flat,

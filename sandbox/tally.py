@@ -58,7 +58,7 @@ class Tally:
             stage.denials += 1
         match event.event:
             case EventName.LLM_SETTLED:
-                stage.calls += 1
+                stage.calls += _int(attrs.get("casemate.attempt", 1)) == 1  # further attempts are of the same call
                 stage.input_tokens += _int(attrs.get("gen_ai.usage.input_tokens"))
                 stage.output_tokens += _int(attrs.get("gen_ai.usage.output_tokens"))
                 stage.usd_nanos += _int(attrs.get("casemate.cost.usd_nanos"))

@@ -174,6 +174,21 @@ class OverSpec(_Typed, frozen=True, kw_only=True):
     over: int
 
 
+class RateSpec(_Typed, frozen=True, kw_only=True):
+    """`rate:`; `requests` and `tokens` read `60/min`."""
+
+    requests: str | None = None
+    tokens: str | None = None
+    parallel: int | None = None
+
+
+class CallSpec(_Typed, frozen=True, kw_only=True):
+    """`call:`, what one LLM call may come to."""
+
+    usd: float | None = None
+    tokens: int | None = None
+
+
 class LimitsSpec(_Typed, frozen=True, kw_only=True):
     """`limits:`; what is not stated has a default."""
 
@@ -185,6 +200,8 @@ class LimitsSpec(_Typed, frozen=True, kw_only=True):
     calls: int | None = None
     tokens: int | None = None
     usd: float | None = None
+    rate: RateSpec | None = None
+    call: CallSpec | None = None
 
 
 class StageSpec(_Typed, frozen=True, kw_only=True):
@@ -283,6 +300,19 @@ def read(document: Document) -> Workflow:
     return msgspec.convert(document.data, Workflow, strict=False)
 
 
+def detours(workflow: Workflow, alias: str) -> set[str]:
+    """Return what a call of `alias` may come to: itself, and over however many routes and fallbacks."""
+    found: set[str] = set()
+    ahead = [alias]
+    while ahead:
+        name = ahead.pop()
+        model = workflow.models.get(name)
+        if model is not None and name not in found:
+            found.add(name)
+            ahead += [*model.fallback, *(route.use for route in model.route.values())]
+    return found
+
+
 def sink_destination(output: OutputSpec) -> str:
     """Return where a sink's secret goes."""
     sink = output.sink
@@ -293,6 +323,11 @@ def quantity(text: str) -> int:
     """Return seconds of a duration (`20m`) or bytes of a size (`512MiB`)."""
     digits = "".join(c for c in text if c.isdigit())
     return int(digits) * _UNITS[text[len(digits) :]]
+
+
+def per_minute(text: str | None) -> int | None:
+    """Return the number of a rate (`60/min`)."""
+    return None if text is None else int(text.removesuffix("/min"))
 
 
 def nanos(usd: float) -> int:
@@ -386,6 +421,7 @@ def _wants(error: ValidationError) -> str:
 
 _FORMS = {
     "#/$defs/duration": "a number and s, m or h, as in 90s or 20m",
+    "#/$defs/per_minute": "a number and /min, as in 60/min",
     "#/$defs/size": "a number and KiB, MiB or GiB, as in 512MiB",
     "#/$defs/name": "lower-case letters, digits, - and _, at most 40, a letter first",
 }

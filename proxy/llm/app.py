@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 from policies.errors import CasemateError
 from policies.plan import Model
 from policies.slices import Birth, LlmSlice, up_door
-from proxy.llm.call import Calls
+from proxy.llm.breaker import Breaker
+from proxy.llm.call import Calls, World
 from proxy.llm.charges import ceiling
 from proxy.llm.door import Door
 from proxy.llm.ledger import Ledger
+from proxy.llm.routing import reach
 from proxy.llm.upstream import Upstream
 from proxy.start import Events, Roots, bound
 
@@ -23,9 +26,17 @@ RUN = "run"
 
 @asynccontextmanager
 async def llm_proxy(
-    part: LlmSlice, birth: Birth, roots: Roots, events: Events, context: ssl.SSLContext | None = None
+    part: LlmSlice,
+    birth: Birth,
+    roots: Roots,
+    events: Events,
+    context: ssl.SSLContext | None = None,
+    world: World | None = None,
 ) -> AsyncIterator[None]:
-    """Bind every door of the slice, and close them all in the end. `context` is a seam: tests trust their own CA."""
+    """Bind every door of the slice, and close them all in the end.
+
+    `context` and `world` are seams: tests trust their own CA, and have their own time.
+    """
     keys = {model.alias: _key(model, birth) for model in part.models}
     async with AsyncExitStack() as stack:
         ledger = Ledger(roots.state / "ledger.db", birth.run)
@@ -34,14 +45,17 @@ async def llm_proxy(
         if part.trust:
             tls.load_verify_locations(cadata="".join(part.trust))
         upstreams: dict[str, Upstream] = {}
+        models = {model.alias: model for model in part.models}
+        breakers: defaultdict[tuple[str, int, str], Breaker] = defaultdict(Breaker)
         for model in part.models:
+            breaker = breakers[model.host, model.port, model.model]  # of a provider and model, whatever its alias
             socket = roots.doors / up_door(model.alias) / "up.sock"
-            upstreams[model.alias] = Upstream(model, keys[model.alias], socket, tls)
+            upstreams[model.alias] = Upstream(model, keys[model.alias], socket, tls, breaker)
             stack.push_async_callback(upstreams[model.alias].close)
         for stage in part.stages:
             scopes = {f"stage/{stage.stage}": ceiling(stage.limits), RUN: ceiling(part.budget)}
-            mine = {alias: upstreams[alias] for alias in stage.models}
-            calls = Calls(stage.stage, mine, ledger, scopes, events)
+            mine = {alias: upstreams[alias] for alias in sorted(reach(stage.models, models))}
+            calls = Calls(stage.stage, stage.models, mine, ledger, scopes, stage.limits, events, world or World())
             await _open(
                 stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), calls, events)
             )

@@ -1,86 +1,195 @@
-"""One call of a model, from reservation to settlement.
+"""One call of a model, from the door to its settlement.
 
-1. Read and check the request; it is written anew for the provider.
-2. Reserve the worst case in every scope; refuse when a ceiling would be passed.
-3. Write the event. What cannot be announced is not sent.
-4. Ask the provider. Judge what comes, and pass it on.
-5. Settle, whatever happened: with the provider's usage, or with what we counted. An open reservation stays spent.
+1. Read and check the request; it is written anew for the provider. Let it in, or not: the stage's rate.
+2. Find the model: routes, then the first of the chain of fallbacks that is not left alone.
+3. Reserve the worst case in every scope; refuse when a ceiling would be passed.
+4. Write the event. What cannot be announced is not sent.
+5. Ask the provider. Judge what comes, and pass it on.
+6. Settle, whatever happened: with the provider's usage, or with what we counted. An open reservation stays spent.
+7. Where an attempt failed before anything reached the agent, reserve for the next in the same moment; wait; from 4.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
 
-import aiohttp
 from aiohttp import web
 
 from policies.events import Attribute
+from policies.plan import Limits, Model
 from policies.vocabulary import EventName, Verdict
-from proxy.llm.charges import charge
-from proxy.llm.denials import cut
+from proxy.llm.attempt import Call, ask
+from proxy.llm.charges import too_dear
 from proxy.llm.door import read_body
 from proxy.llm.formats.base import Format
 from proxy.llm.formats.table import Asked
 from proxy.llm.ledger import Ledger
+from proxy.llm.limits import Limiter
 from proxy.llm.request import read_request
-from proxy.llm.response import error_text, read_answer
-from proxy.llm.stream import StreamJudge
-from proxy.llm.types import Amount, LlmRequest, Refused, Usage
-from proxy.llm.upstream import Upstream, read_bounded
+from proxy.llm.retry import PATIENCE_S, RetryBudget, wait
+from proxy.llm.routing import chain, target
+from proxy.llm.types import Amount, LlmRequest, Refused
+from proxy.llm.upstream import Upstream
 from proxy.start import Events
 
-_NOTHING = Usage(input=0, output=0, complete=False)
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a call takes from outside: a clock (monotonic seconds), dice in [0, 1), and waiting. A seam for tests."""
+
+    now: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-@dataclass(slots=True)
-class Call:
-    """What is known about a call so far; it is settled from this at any moment, a cancellation included."""
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What an agent sent, from which a request is made for each model that it may come to."""
 
-    request: LlmRequest
+    data: bytes
     form: Format
-    usage: Usage
-    began: float
-    status: int | None = None
-    model: str | None = None
-    broken: Refused | None = None
+    headers: Mapping[str, str]
+    query: str
+
+    def request(self, models: Mapping[str, Model], alias: str | None) -> LlmRequest:
+        """Return the checked request for a model; raise `Refused`."""
+        return read_request(self.data, models, self.form, self.headers, self.query, alias)
 
 
 class Calls:
-    """Serves the calls of one stage, in every wire format. `scopes` are the budgets that it draws on."""
+    """Serves the calls of one stage, in every wire format.
+
+    `aliases` are what the agent may name, `upstreams` what these may come to, `scopes` the budgets that are drawn on.
+    """
 
     def __init__(
         self,
         stage: str,
+        aliases: Iterable[str],
         upstreams: Mapping[str, Upstream],
         ledger: Ledger,
         scopes: Mapping[str, Amount],
+        limits: Limits,
         events: Events,
+        world: World,
     ) -> None:
         self._stage, self._upstreams, self._ledger, self._scopes = stage, upstreams, ledger, scopes
-        self._events = events
+        self._limits, self._events, self._world = limits, events, world
         self._models = {alias: upstream.model for alias, upstream in upstreams.items()}
+        self._named = {alias: self._models[alias] for alias in aliases}
+        self._limiter, self._retries = Limiter(limits.rate, world.now), RetryBudget()
+        self._calls: Counter[str] = Counter()
 
     async def __call__(self, http: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve one request; raise `Refused` where nothing was sent to the agent yet."""
         form = asked.form
         data, (_, _, query) = await read_body(http), http.raw_path.partition("?")
         headers = {name: ",".join(http.headers.getall(name)) for name in form.headers if name in http.headers}
-        request = read_request(data, self._models, form, headers, query, asked.alias)
-        reserved = charge(request.worst, request.model.price)
-        number = self._ledger.reserve(reserved, self._scopes)
-        call = Call(request, form, _NOTHING, time.monotonic())
+        inbound = Inbound(data, form, headers, query)
+        request = inbound.request(self._named, asked.alias)
+        ticket = self._limiter.enter(request.input_tokens + request.max_output)
         try:
-            self._announce(call, reserved)
-            return await self._ask(http, call)
-        except Refused as refused:
-            call.broken = refused
-            raise
+            call, ahead = self._begin(inbound, request)
+            try:
+                return await self._serve(http, inbound, call, ahead)
+            finally:
+                self._limiter.count(ticket, call.tokens + call.usage.input + call.usage.output)
         finally:
-            self._settle(number, call)
+            self._limiter.leave()
 
-    def _announce(self, call: Call, reserved: Amount) -> None:
+    def _begin(self, inbound: Inbound, request: LlmRequest) -> tuple[Call, list[str]]:
+        """Find the model for a request; return the call, and the aliases that come after it."""
+        asked = request.alias
+        first = target(request.model, request.input_tokens, self._calls[asked])
+        hops = chain(first, self._models, inbound.form)
+        self._retries.earn()
+        alias, ahead = self._awake(hops)
+        if alias is None:
+            rest = min((self._upstreams[hop].breaker.rest(self._world.now()) for hop in hops), default=1.0)
+            raise _resting(first, ceil(rest) or 1)
+        if alias != asked:
+            request = inbound.request(self._models, alias)
+        return Call(request, inbound.form, asked, self._world.now()), ahead
+
+    def _awake(self, hops: list[str]) -> tuple[str | None, list[str]]:
+        """Return the first alias whose provider is not left alone, and what comes after it."""
+        now = self._world.now()
+        for position, alias in enumerate(hops):
+            if not self._upstreams[alias].breaker.rest(now):
+                return alias, hops[position + 1 :]
+        return None, []
+
+    async def _serve(self, http: web.BaseRequest, inbound: Inbound, call: Call, ahead: list[str]) -> web.StreamResponse:
+        number, tries = self._reserve(call), 0
+        self._calls[call.asked] += 1
+        while True:
+            try:
+                return await self._attempt(http, call)
+            except Refused as refused:
+                call.broken = refused
+                tries += 1
+                following = self._following(call, tries, ahead)
+                if following is None:
+                    raise
+                alias, seconds = following
+                request = inbound.request(self._models, alias)
+                if alias != call.request.alias:
+                    tries, ahead = 0, ahead[ahead.index(alias) + 1 :]
+            finally:
+                # Nothing from here to the next reservation awaits: nobody takes what a retry needs in between.
+                self._settle(number, call)
+            call.again(request, self._world.now())
+            number = self._reserve(call)
+            try:
+                await self._wait(alias, seconds)
+            except BaseException:
+                self._settle(number, call)  # the agent hung up, or others failed while we waited
+                raise
+
+    async def _wait(self, alias: str, seconds: float) -> None:
+        await self._world.sleep(seconds)
+        if rest := self._upstreams[alias].breaker.rest(self._world.now()):
+            raise _resting(alias, ceil(rest))
+
+    def _following(self, call: Call, tries: int, ahead: list[str]) -> tuple[str, float] | None:
+        """Return the alias of the next attempt and the seconds before it, or None where there is none."""
+        if call.failure is None:
+            return None
+        other, _ = self._awake(ahead)
+        here = self._upstreams[call.request.alias].breaker.rest(self._world.now()) == 0
+        seconds = wait(call.failure, tries, self._world.draw()) if here else None
+        if other is not None and (seconds is None or seconds > PATIENCE_S or not self._retries.take()):
+            return other, 0.0
+        if other is None and (seconds is None or not self._retries.take()):
+            return None
+        return None if seconds is None else (call.request.alias, seconds)
+
+    async def _attempt(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
+        upstream = self._upstreams[call.request.alias]
+        self._announce(call)
+        upstream.breaker.begin(self._world.now())
+        try:
+            return await ask(http, upstream, call)
+        finally:
+            if call.failure is not None:
+                upstream.breaker.failed(self._world.now(), call.failure.retry_after)
+            else:
+                upstream.breaker.abandoned()  # of no account where it was answered
+
+    def _reserve(self, call: Call) -> int:
+        """Reserve an attempt; raise `Refused` (P023) where a ceiling of the call, or of a scope, would be passed."""
+        amount = call.reserved
+        if (refused := too_dear(amount, self._limits.call)) is not None:
+            raise refused
+        return self._ledger.reserve(amount, self._scopes)
+
+    def _announce(self, call: Call) -> None:
         self._events(
             EventName.LLM_DECIDED,
             stage=self._stage,
@@ -88,31 +197,14 @@ class Calls:
             rule=f"model/{call.request.alias}",
             attrs={
                 **_labels(call),
-                "casemate.reserved.tokens": reserved.tokens,
-                "casemate.reserved.usd_nanos": reserved.usd_nanos,
+                "casemate.reserved.tokens": call.reserved.tokens,
+                "casemate.reserved.usd_nanos": call.reserved.usd_nanos,
             },
         )
 
-    async def _ask(self, http: web.BaseRequest, call: Call) -> web.StreamResponse:
-        request, upstream = call.request, self._upstreams[call.request.alias]
-        # From here the provider may have begun: without its word, all that was reserved is owed.
-        call.usage = request.worst
-        try:
-            async with upstream.ask(request) as response:
-                call.status = response.status
-                await _check_response(response, upstream.key, call)
-                if request.stream:
-                    return await _stream(http, response, upstream.key, call)
-                return await _whole(response, upstream.key, call)
-        except aiohttp.ClientConnectorError as error:
-            call.usage = _NOTHING  # nothing was sent: no tokens, but the call counts
-            raise _failed("no connection to the provider") from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _failed(f"the provider broke off: {type(error).__name__}") from error
-
     def _settle(self, number: int, call: Call) -> None:
-        """Charge the call. Nothing here awaits, so a cancelled call is settled like any other."""
-        amount = charge(call.usage, call.request.model.price)
+        """Charge the attempt. Nothing here awaits, so a cancelled call is settled like any other."""
+        amount = call.charge
         self._ledger.settle(number, amount)
         attrs: dict[str, Attribute] = {
             **_labels(call),
@@ -123,7 +215,7 @@ class Calls:
             "gen_ai.usage.cache_creation.input_tokens": call.usage.written + call.usage.written_1h,
             "casemate.cost.usd_nanos": amount.usd_nanos,
             "http.response.status_code": call.status,
-            "casemate.duration_ms": int((time.monotonic() - call.began) * 1000),
+            "casemate.duration_ms": int((self._world.now() - call.began) * 1000),
         }
         if call.broken is not None:
             attrs["error.type"] = call.broken.code
@@ -136,81 +228,22 @@ class Calls:
         )
 
 
-async def _check_response(response: aiohttp.ClientResponse, key: str | None, call: Call) -> None:
-    """Refuse an answer that is an error, a redirect, or encoded."""
-    if response.status == 200:
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Refused("CSM-P029", "the provider's answer is encoded", status=502)
-        return
-    # refused before any work was done, or failed at it: no output, and for the latter the input is owed
-    call.usage = _NOTHING if response.status < 500 else replace(call.request.worst, output=0)
-    text = error_text(await read_bounded(response), key)
-    status = response.status if response.status >= 400 else 502  # a redirect is not followed, and not passed on
-    raise Refused(
-        "CSM-P025",
-        f"status {response.status}",
-        status=status,
-        hint=f"the provider said: {text}",
-        retry_after=_retry_after(response.headers.get("Retry-After")),
-    )
-
-
-def _retry_after(text: str | None) -> str | None:
-    return text if text is not None and text.isascii() and text.isdigit() and len(text) <= 5 else None
-
-
-async def _whole(response: aiohttp.ClientResponse, key: str | None, call: Call) -> web.Response:
-    answer = read_answer(await read_bounded(response), call.request, call.form, key)
-    call.model, call.usage = answer.model, answer.usage
-    return web.Response(body=answer.body, content_type="application/json")
-
-
-async def _stream(
-    http: web.BaseRequest, response: aiohttp.ClientResponse, key: str | None, call: Call
-) -> web.StreamResponse:
-    judge = StreamJudge(call.request, call.form, key)
-    out = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    try:
-        await out.prepare(http)
-        async for passed in _judged(response, judge, call):
-            await _send(out, passed)
-        if call.broken is not None:
-            await _send(out, cut(call.broken, call.form))
-        await out.write_eof()
-    finally:
-        call.model, call.usage = judge.model, judge.charge()
-    return out
-
-
-async def _judged(response: aiohttp.ClientResponse, judge: StreamJudge, call: Call) -> AsyncIterator[bytes]:
-    """Yield what may go on, until the stream ends or must be cut; then `call.broken` says why."""
-    try:
-        async for data in response.content.iter_any():
-            yield judge.feed(data)
-        yield judge.end()
-    except Refused as refused:
-        call.broken = refused
-    except (aiohttp.ClientError, TimeoutError) as error:
-        call.broken = _failed(f"the provider broke off: {type(error).__name__}")
-
-
-async def _send(out: web.StreamResponse, data: bytes) -> None:
-    """Write to the agent; raise `ConnectionAbortedError` when it is gone, which is no failure of the provider's."""
-    try:
-        if data:
-            await out.write(data)
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise ConnectionAbortedError from error
-
-
-def _failed(reason: str) -> Refused:
-    return Refused("CSM-P025", reason, status=502, hint="the provider does not answer; try again later")
-
-
 def _labels(call: Call) -> dict[str, Attribute]:
     return {
         "gen_ai.operation.name": call.form.operation,
         "gen_ai.provider.name": call.request.model.provider,
         "gen_ai.request.model": call.request.alias,
+        "casemate.asked": call.asked,
+        "casemate.attempt": call.attempt,
         "casemate.stream": call.request.stream,
     }
+
+
+def _resting(alias: str, seconds: int) -> Refused:
+    return Refused(
+        "CSM-P031",
+        f"model {alias} failed too often",
+        status=503,
+        hint=f"the provider of {alias} failed too often; it is asked again in {seconds} s",
+        retry_after=str(seconds),
+    )

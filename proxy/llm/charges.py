@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policies.plan import Budget, Limits, Price
-from proxy.llm.types import Amount, Dimension, Usage
+from policies.plan import Budget, CallLimit, Limits, Price
+from proxy.llm.types import Amount, Dimension, Refused, Usage
 
 BYTES_A_TOKEN = 128
 """No vocabulary in use has a longer token, so output of n bytes has at least n / 128 tokens."""
@@ -61,6 +61,22 @@ def exceeded(spent: Amount, more: Amount, most: Amount) -> Dimension | None:
         return "tokens"
     if spent.usd_nanos + more.usd_nanos > most.usd_nanos:
         return "usd_nanos"
+    return None
+
+
+def too_dear(amount: Amount, limit: CallLimit | None) -> Refused | None:
+    """Return the refusal (P023) of a call that might come to more than one call may, or None."""
+    if limit is None:
+        return None
+    may = {"tokens": (amount.tokens, limit.tokens), "usd_nanos": (amount.usd_nanos, limit.usd_nanos)}
+    for dimension, (worst, most) in may.items():
+        if most is not None and worst > most:
+            return Refused(
+                "CSM-P023",
+                f"call: {dimension} may come to {worst} of {most}",
+                hint=f"the ceiling {dimension} of one call is {most}; ask for less output, or send less",
+                more={"scope": "call", "ceiling": dimension, "limit": most},
+            )
     return None
 
 

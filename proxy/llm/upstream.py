@@ -17,6 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from policies.plan import Model
+from proxy.llm.breaker import Breaker
 from proxy.llm.stream import MAX_STREAM
 from proxy.llm.types import LlmRequest, Refused
 
@@ -55,11 +56,13 @@ class TunnelConnector(aiohttp.BaseConnector):
 class Upstream:
     """One model's provider: its address from the plan, and its key from the birth message."""
 
-    def __init__(self, model: Model, key: str | None, socket: Path, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, model: Model, key: str | None, socket: Path, context: ssl.SSLContext | None, breaker: Breaker
+    ) -> None:
         scheme = "http" if model.local is not None else "https"
         host = model.host if model.local is None else "model.local"
         tls = None if model.local is not None else context
-        self.model, self.key = model, key
+        self.model, self.key, self.breaker = model, key, breaker
         self._base = f"{scheme}://{host}:{model.port}{model.base_path.rstrip('/')}"
         self._session = aiohttp.ClientSession(
             connector=TunnelConnector(socket, model.host, tls),

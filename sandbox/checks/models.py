@@ -11,6 +11,15 @@ from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, did_you_mean
 from sandbox.registry import registry
 
+_WIRE = {
+    "openai": "chat completions",
+    "openai-compatible": "chat completions",
+    "local": "chat completions",
+    "anthropic": "messages",
+    "gemini": "generateContent",
+}
+"""The wire format of each provider: an agent that asks in one cannot read another."""
+
 
 def known(subject: Subject) -> Iterator[Finding]:
     """C011: a model that the registry does not have, or that cannot be served locally."""
@@ -96,7 +105,7 @@ def used(subject: Subject) -> Iterator[Finding]:
 
 
 def detours(subject: Subject) -> Iterator[Finding]:
-    """C043: fallbacks and routes to what is not declared, or round in a circle."""
+    """C043: fallbacks and routes to what is not declared, or round in a circle; C053: to another wire format."""
     models = subject.workflow.models
     for alias, model in models.items():
         for position, other in enumerate(model.fallback):
@@ -104,10 +113,14 @@ def detours(subject: Subject) -> Iterator[Finding]:
                 message = f'fallback to "{other}", which is {"itself" if other == alias else "not declared"}'
                 hint = did_you_mean(other, models.keys() - {alias})
                 yield subject.finding("CSM-C043", message, "models", alias, "fallback", position, hint=hint)
+            elif _WIRE[models[other].provider] != _WIRE[model.provider]:
+                yield _translated(subject, alias, other, "fallback", position)
         for kind, route in model.route.items():
             if route.use not in models or route.use == alias:
                 message = f'route to "{route.use}", which is {"itself" if route.use == alias else "not declared"}'
                 yield subject.finding("CSM-C043", message, "models", alias, "route", kind, "use")
+            elif _WIRE[models[route.use].provider] != _WIRE[model.provider]:
+                yield _translated(subject, alias, route.use, "route", kind, "use")
     graph = {a: [*m.fallback, *(r.use for r in m.route.values())] for a, m in models.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -117,6 +130,12 @@ def detours(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "CSM-C043", f"detours in a circle: {' → '.join(circle)}", "models", circle[0], key=True
             )
+
+
+def _translated(subject: Subject, alias: str, other: str, *where: str | int) -> Finding:
+    message = f'"{other}" does not speak the wire format of "{alias}", and nothing is translated'
+    hint = f"name a model of a provider that speaks {_WIRE[subject.workflow.models[alias].provider]}"
+    return subject.finding("CSM-C053", message, "models", alias, *where, hint=hint)
 
 
 CHECKS = (known, priced, cache_rates, output_ceiling, addressed, used, detours)

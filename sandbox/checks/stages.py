@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.topology import agent_env
-from sandbox.workflow import quantity
+from sandbox.workflow import CallSpec, detours, quantity
 
 # fmt: off
 WEAKENING = frozenset(
@@ -98,6 +98,14 @@ def limits(subject: Subject) -> Iterator[Finding]:
             if value is not None and value > ceiling:
                 message = f"{field} of the stage ({value:g}) is above that of the run ({ceiling:g})"
                 yield subject.finding("CSM-C030", message, "stages", index, "limits", field)
+        call = own.call or CallSpec()
+        for field, value, ceiling in (
+            ("tokens", call.tokens, budget.tokens if own.tokens is None else own.tokens),
+            ("usd", call.usd, budget.usd if own.usd is None else own.usd),
+        ):
+            if value is not None and value > ceiling:
+                message = f"{field} of one call ({value:g}) is above that of the stage ({ceiling:g})"
+                yield subject.finding("CSM-C030", message, "stages", index, "limits", "call", field)
 
 
 def images(subject: Subject) -> Iterator[Finding]:
@@ -193,8 +201,12 @@ def profiles(subject: Subject) -> Iterator[Finding]:
 def _without_secrets(subject: Subject, index: int) -> Iterator[Finding]:
     workflow, stage = subject.workflow, subject.workflow.stages[index]
     for position, alias in enumerate(stage.models):
-        if alias in workflow.models and workflow.models[alias].secret:
+        for reached in sorted(detours(workflow, alias)):
+            if not workflow.models[reached].secret:
+                continue
             message = f'model "{alias}" has a secret'
+            if reached != alias:
+                message = f'model "{alias}" may become "{reached}", which has a secret'
             yield subject.finding("CSM-C038", message, "stages", index, "models", position)
     for position, rule in enumerate(stage.egress):
         if rule.credential is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from sandbox.lineage.types import Case, Dataset, Record, Relation, Student, Use
-from sandbox.workflow import Workflow
+from sandbox.workflow import Workflow, detours
 
 
 def case_of(workflow: Workflow, digests: Mapping[str, str], records: Iterable[Record]) -> Case:
@@ -18,8 +18,17 @@ def case_of(workflow: Workflow, digests: Mapping[str, str], records: Iterable[Re
         raise ValueError(workflow.name)
     stages = {stage.name: (stage.needs, bool(stage.outputs)) for stage in workflow.stages}
     leading = leads_to_output(stages)
-    judging = {alias for stage in workflow.stages if stage.name not in leading for alias in stage.models}
-    writing = {alias for stage in workflow.stages if stage.name in leading for alias in stage.models}
+    # what writes may write through a fallback or a route, too, whatever else that model is declared for
+    judging, writing = (
+        {
+            reached
+            for stage in workflow.stages
+            if (stage.name in leading) is leads
+            for alias in stage.models
+            for reached in detours(workflow, alias)
+        }
+        for leads in (False, True)
+    )
     return Case(
         student=Student(model=spec.student.model, init_root=spec.student.init_root),
         uses=tuple(

@@ -38,6 +38,7 @@ from proxy.egress.addresses import Outside
 from proxy.egress.app import firewall
 from proxy.egress.issuer import Issuer
 from proxy.llm.app import llm_proxy
+from proxy.llm.call import World
 from proxy.start import Events, Roots
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -176,12 +177,20 @@ async def firewall_for(
 
 
 @asynccontextmanager
-async def llm_for(plan: Plan, root: Path, *, context: Any = None, log: Log | None = None) -> AsyncIterator[Log]:
+async def llm_for(
+    plan: Plan, root: Path, *, context: Any = None, log: Log | None = None, world: World | None = None
+) -> AsyncIterator[Log]:
     log = log or Log(Component.LLM)
+    world = world or World(draw=lambda: 0.0, sleep=at_once)
     part = slices(plan)[Component.LLM]
     assert isinstance(part, LlmSlice)
-    async with llm_proxy(part, birth_of(plan, Component.LLM), Roots.under(root), log.events, context):
+    async with llm_proxy(part, birth_of(plan, Component.LLM), Roots.under(root), log.events, context, world):
         yield log
+
+
+async def at_once(seconds: float) -> None:
+    """Waits no time, but lets others go on."""
+    await asyncio.sleep(0)
 
 
 async def converse(path: Path, *sends: bytes) -> bytes:

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from policies.plan import Plan
+from proxy.llm.call import World
 from proxy.llm.types import Amount
 from tests.proxy.kit import Log, llm_for, make_plan
 from tests.proxy.provider import Provider, polite, provider_at
@@ -55,11 +56,12 @@ async def setting(
     root: Path,
     answer: Callable[..., Awaitable[web.StreamResponse]] = polite,
     plan: Plan | None = None,
+    world: World | None = None,
     **provider: Any,
 ) -> Any:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        log = await enter(llm_for(plan or make_plan(), root))
+        log = await enter(llm_for(plan or make_plan(), root, world=world))
         behind = await enter(provider_at(root / "doors" / "up-teacher" / "up.sock", answer, **provider))
         connector = aiohttp.UnixConnector(path=str(root / "doors" / "work" / "llm.sock"), limit=200)
         client = await enter(aiohttp.ClientSession(connector=connector))

@@ -20,7 +20,8 @@ from proxy.llm.stream import StreamJudge
 from proxy.llm.types import Amount, LlmRequest, Refused, Usage
 from tests.proxy.kit import REMOTE, TEACHER
 
-MODELS = {"teacher": TEACHER, "remote": REMOTE}
+PLAIN = msgspec.structs.replace(REMOTE, alias="plain", provider="openai-compatible")
+MODELS = {"teacher": TEACHER, "remote": REMOTE, "plain": PLAIN}
 USER = [{"role": "user", "content": "hi"}]
 
 
@@ -91,7 +92,7 @@ def test_row_30_a_model_that_is_not_the_stages_is_refused(alias: Any) -> None:
     with pytest.raises(Refused) as refused:
         read(model=alias)
     assert (refused.value.code, refused.value.status) == ("CSM-P022", 403)
-    assert refused.value.allowed == ["remote", "teacher"]
+    assert refused.value.allowed == ["plain", "remote", "teacher"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_an_answer_that_cannot_be_judged_is_refused(data: bytes, code: str) -> N
      ({"prompt_tokens": -1, "completion_tokens": 2}, False), ({"prompt_tokens": 1.0, "completion_tokens": 2}, False)],
 )  # fmt: skip
 def test_usage_is_believed_only_if_it_is_a_count(usage: Any, known: bool) -> None:
-    judged = read_answer(answer(usage=usage), request := read(), CHAT, None)
+    judged = read_answer(answer(usage=usage), request := read(model="plain"), CHAT, None)
     assert judged.usage == (Usage(input=1, output=2, complete=True) if known else counted(request.worst, len("hello")))
 
 
@@ -173,7 +174,7 @@ def test_a_key_is_taken_out_before_text_is_cut() -> None:
 
 def judge(wants_usage: bool = False, max_output: int = 64, key: str | None = None) -> StreamJudge:
     options = {"stream_options": {"include_usage": True}} if wants_usage else {}
-    return StreamJudge(read(stream=True, max_tokens=max_output, **options), CHAT, key)
+    return StreamJudge(read(model="plain", stream=True, max_tokens=max_output, **options), CHAT, key)
 
 
 def piece(delta: dict[str, Any] | None, **more: Any) -> bytes:
@@ -290,3 +291,19 @@ def test_what_is_read_from_or_written_to_a_cache_has_its_own_rate(price: Price, 
     assert charge(usage, price) == Amount(calls=1, tokens=105, usd_nanos=nanos)
     worst = Usage(input=100, output=5, complete=False, written_1h=100)
     assert charge(worst, price).usd_nanos >= nanos
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [({"model": "remote"}, 64), ({"model": "plain", "reasoning_effort": "low"}, 64), ({"model": "plain"}, 3),
+     ({"model": "plain", "reasoning_effort": None}, 3), ({"model": "teacher"}, 3)],
+)  # fmt: skip
+def test_reasoning_that_is_not_shown_is_owed_where_there_may_have_been_some(
+    fields: dict[str, Any], output: int
+) -> None:
+    request = read(stream=True, **fields)
+    judged = StreamJudge(request, CHAT, None)
+    judged.feed(piece({"content": "abc"}, model=request.model.model))
+    with pytest.raises(Refused):
+        judged.end()
+    assert judged.charge().output == output

@@ -155,6 +155,9 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
         }
         if random.random() < 0.5:
             stage["limits"] |= {"calls": random.randint(0, 100), "usd": 0}
+        if random.random() < 0.3:
+            stage["limits"]["rate"] = {"requests": f"{random.randint(1, 99)}/min", "parallel": random.randint(1, 9)}
+            stage["limits"]["call"] = {"tokens": 1}
     if inputs and random.random() < 0.2:
         stage["shards"] = {"over": next(iter(inputs)), "size": random.randint(1, 50), "parallel": random.randint(1, 8)}
     if random.random() < 0.2:

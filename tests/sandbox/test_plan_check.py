@@ -40,6 +40,8 @@ SETS: list[tuple[str, Any]] = [
     ("models/0/price/cache_write", 50),
     ("models/0/price/cache_write", 150),
     ("models/0/price/cache_write_1h", 200),
+    ("stages/0/limits/rate", {"requests": 0, "tokens": None, "parallel": None}),
+    ("stages/0/limits/call", {"tokens": 10**9, "usd_nanos": None}),
     ("stages/0/env", {"OPENAI_API_KEY": "x"}),
     ("stages/0/env", {"LD_PRELOAD": "/x.so"}),
     ("stages/0/env", {"HTTPS_PROXY": "http://evil"}),
@@ -181,3 +183,18 @@ def test_an_opaque_tunnel_around_an_inspected_host_is_caught(host: str, port: in
     rules.append({**rules[0], "host": host, "port": port})
     rules[0].update(INSPECTED)
     assert (not violations(made)) is sound, violations(made)
+
+
+@pytest.mark.parametrize(
+    "detour", [{"fallback": ["remote"]}, {"routes": [{"kind": "small", "below": 9, "use": "remote"}]}]
+)
+def test_a_detour_speaks_the_same_and_reaches_no_secret_of_a_fork(detour: dict[str, Any]) -> None:
+    value = as_json(plan())
+    value["models"][0] |= detour  # type: ignore[index]
+    value["stages"][0]["models"] = ["local"]  # type: ignore[index]
+    assert violations(value) == []
+    value["stages"][0]["profile"] = "ci-fork"  # type: ignore[index]
+    assert violations(value) == ["stage one: a secret, against its profile"]
+    value["stages"][0]["profile"] = "default"  # type: ignore[index]
+    value["models"][1]["provider"] = "anthropic"  # type: ignore[index]
+    assert violations(value) == ["model local may become remote, which speaks otherwise"]

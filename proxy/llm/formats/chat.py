@@ -61,7 +61,15 @@ def read(body: Object, model: Model) -> Draft:
     if stream:
         sent["stream"] = True
         sent["stream_options"] = {"include_usage": True}
-    return Draft(sent=sent, stream=stream, max_output=ceiling, wants_usage=wants_usage, extra_tokens=images)
+    return Draft(
+        sent=sent,
+        stream=stream,
+        max_output=ceiling,
+        wants_usage=wants_usage,
+        extra_tokens=images,
+        # reasoning is billed and not shown: by whoever was asked for it, and by a provider that may do so unasked
+        hidden=model.provider == "openai" or sent.get("reasoning_effort") is not None,
+    )
 
 
 def _check_messages(messages: Json) -> int:

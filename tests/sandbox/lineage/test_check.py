@@ -14,10 +14,11 @@ from policies.errors import CasemateError
 from sandbox.checks.lineage import CHECKS
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
+from sandbox.lineage.case import case_of
 from sandbox.lineage.commands import check_json, check_text, exposure, graph_dot, graph_svg, graph_text, verdict_of
 from sandbox.lineage.facts import gather
 from sandbox.lineage.gate import LineageVerdict
-from sandbox.lineage.types import Dataset, LineageFacts
+from sandbox.lineage.types import Dataset, LineageFacts, Relation
 from sandbox.resolve import Facts, read_inside, resolve
 from sandbox.source import parse
 from sandbox.workflow import read
@@ -186,3 +187,16 @@ def test_svg_is_drawn_by_graphviz_or_its_absence_is_said(project: Path) -> None:
     else:
         with pytest.raises(CasemateError, match="CSM-R017"):
             graph_svg(graph_dot(verdict))
+
+
+@pytest.mark.parametrize("detour", ["fallback: [judge]", "route: {small: {below: 100, use: judge}}"])
+def test_what_a_writer_may_fall_back_to_has_written(project: Path, detour: str) -> None:
+    grade = "  - name: grade\n    image: casemate/agent-python\n    run: [grade]\n    models: [judge]\noutputs:"
+    text = PINNED.replace("models: [teacher, judge]", "models: [teacher]").replace("\noutputs:", f"\n{grade}")
+    block = "lineage: {student: {model: qwen2.5-0.5b}}\n"
+    for with_detour, relation in ((False, Relation.JUDGED_BY), (True, Relation.GENERATED_BY)):
+        declared = (
+            text.replace("model: gemma-3-270m\n", f"model: gemma-3-270m\n    {detour}\n") if with_detour else text
+        )
+        uses = case_of(read(parse((declared + block).encode(), project.name)), {}, ()).uses
+        assert {use.model: use.relation for use in uses}["gpt-4o-mini-2024-07-18"] is relation
