@@ -12,6 +12,7 @@ nothing more goes out, and an event says why.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,9 @@ _log = structlog.get_logger()
 _HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer",
                   b"upgrade", b"transfer-encoding"})  # fmt: skip
 _BROKEN = frozenset({"CSM-P006", "CSM-P014"})
+MAX_UNWANTED, UNWANTED_SECONDS = 1 << 20, 2.0
+"""Bytes and seconds for which a refused request may go on."""
+
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -61,6 +65,7 @@ class _State:
     rule: str | None = None
     admitted: bool = False
     answering: bool = False
+    sending: bool = False
     broken: Refused | None = None
     first: EgressRequest | None = None
     traffic: Traffic = field(default_factory=Traffic)
@@ -85,6 +90,7 @@ class Exchange:
                 head = None
         except Refused as refused:
             self._end(refused)
+            await self._linger()
         except (ConnectionError, EventLogError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever raises is a denial
@@ -101,6 +107,7 @@ class Exchange:
     async def _serve(self, head: Head) -> bool:
         """Serve one request; return whether another one may follow."""
         state = self._state
+        state.sending = has_body(head)
         state.request = request = self._normalised(head)
         decision = decide(request, self._access.rules)
         if decision.rule is None:
@@ -308,6 +315,17 @@ class Exchange:
             data = refusal(refused, self._access.rules)
             state.traffic.received += len(data)
             self._writer.write(data)
+
+    async def _linger(self) -> None:
+        """Take some of a body that nobody wants: closed at once, the other side would not read why it was refused."""
+        if not self._state.sending or self._writer.is_closing():
+            return
+        self._writer.write_eof()
+        left = MAX_UNWANTED
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNWANTED_SECONDS):
+                while left > 0 and (part := await self._source.read()):
+                    left -= len(part)
 
     async def _close(self) -> None:
         try:

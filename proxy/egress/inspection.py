@@ -22,6 +22,7 @@ class TlsEnd:
     def __init__(self, source: Source, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
         self._source, self._writer = source, writer
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ended = False
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def handshake(self, host: str, seconds: float = HANDSHAKE_SECONDS) -> None:
@@ -45,6 +46,8 @@ class TlsEnd:
 
     async def read(self, size: int = CHUNK) -> bytes:
         """Return up to `size` decrypted bytes; empty at the end, whether it was announced or not."""
+        if self._ended:
+            return await self._source.read(size)  # to be thrown away, so nobody decrypts it
         while True:
             try:
                 return self._tls.read(size)
@@ -67,12 +70,17 @@ class TlsEnd:
         self._flush()
         await self._writer.drain()
 
-    def close(self) -> None:
-        """Say goodbye, so that the other side knows that nothing was cut off; then close."""
-        if not self._writer.is_closing():
+    def write_eof(self) -> None:
+        """Say goodbye, so that the other side knows that nothing was cut off. What it sends can no longer be read."""
+        if not self._ended and not self._writer.is_closing():
+            self._ended = True
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._flush()
+
+    def close(self) -> None:
+        """Say goodbye, and close."""
+        self.write_eof()
         self._writer.close()
 
     def is_closing(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,3 +284,31 @@ def test_the_authority_signs_for_hosts_only_and_its_key_is_in_no_file(root: Path
     assert len(contexts) == 300
     assert len(issuer._contexts) <= 256
     assert Issuer().certificate != issuer.certificate
+
+
+@pytest.mark.parametrize("kind", ["inspected", "plain"])
+def test_who_still_sends_reads_why_it_was_refused(root: Path, kind: str) -> None:
+    """Closed at once, with bytes unread, a connection is reset, and the answer is lost."""
+
+    async def scenario() -> None:
+        def more(port: int) -> list[EgressRule]:
+            return [rule("b.example", 80, "http", methods=["GET"])]
+
+        async with lab(root, methods=["GET"], more=more) as it:
+            body = "Content-Length: 500000\r\n"
+            if kind == "inspected":
+                reader, writer = await it.open()
+                writer.write(it.request("POST", more=body))
+            else:
+                reader, writer = await asyncio.open_unix_connection(door(root))
+                writer.write(f"POST http://b.example/ HTTP/1.1\r\nHost: b.example\r\n{body}\r\n".encode())
+            with suppress(ConnectionError):  # this client gives up writing once it has been told
+                for _ in range(50):
+                    writer.write(b"x" * 10_000)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            assert code_of(await reader.read()) == "CSM-P009"
+            writer.close()
+        assert it.server.received == []
+
+    run(scenario())
