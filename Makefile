@@ -28,8 +28,9 @@ e2e: setup ## whole runs in real cells
 attack: setup ## attacks from inside a cell, each with its control
 	$(BIN)/python -m pytest tests/attack
 
-bench: dev ## the compiler, by size; and ten minutes of fuzzing its source
+bench: setup ## the compiler by size, the doors beside others, and ten minutes of fuzzing the compiler's source
 	$(BIN)/python -m tests.bench.compiler
+	$(BIN)/python -m tests.bench.doors
 	$(BIN)/python -m tests.bench.fuzz_source 600
 
 lint: dev ## ruff, mypy strict, room contracts, documents

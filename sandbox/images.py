@@ -37,7 +37,8 @@ Progress = Callable[[str], None]
 class ImageSpec:
     """An image: its Dockerfile's folder under compose/, Debian packages or a lock file, and the code that goes in.
 
-    `npm` names a folder under requirements/npm/ with a locked package.
+    `npm` names a folder under requirements/npm/ with a locked package; `beside` are lock files whose packages do not go
+    together with the others', each in a folder of its own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ImageSpec:
     parent: str | None = None
     model: str | None = None
     npm: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 BASE = ImageSpec("casemate/base", "base", debian=("python3", "ca-certificates", "libgomp1"))
@@ -84,6 +86,16 @@ ROOMTEST = ImageSpec(
     "casemate/roomtest", "trusted", lock="roomtest", rooms=("policies", "proxy", "gateway"), parent=BASE.name
 )
 """The rooms that ship in images, with pytest: where their tests run. Not part of any run."""
+
+
+BENCH = ImageSpec(
+    "casemate/bench",
+    "bench",
+    debian=("python3", "ca-certificates", "libgomp1", "haproxy", "nginx-light", "squid-openssl"),
+    lock="roomtest",
+    beside=("litellm", "mitmdump"),
+)
+"""Ours and those that ours is measured against, for benchmarks; the code comes from the checkout."""
 
 
 def build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...] = IMAGES) -> dict[str, str]:
@@ -123,6 +135,7 @@ def _sources(spec: ImageSpec) -> list[Path]:
     found = [ROOT / "compose" / spec.folder / "Dockerfile", *(ROOT / name for name in spec.files)]
     if spec.lock:
         found.append(ROOT / "requirements" / f"{spec.lock}.txt")
+    found += [ROOT / "requirements" / f"{name}.txt" for name in spec.beside]
     if spec.npm:
         found += [ROOT / "requirements" / "npm" / spec.npm / name for name in NPM_FILES]
     for room in spec.rooms:
@@ -139,6 +152,8 @@ def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> 
             shutil.copy(ROOT / name, stage / Path(name).name)
         if spec.lock:
             _install(stage / "site", spec.lock)
+        for name in spec.beside:
+            _install(stage / "beside" / name, name)
         if spec.npm:
             _install_npm(stage, spec.npm)
         for room in spec.rooms:

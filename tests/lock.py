@@ -9,7 +9,19 @@ from pathlib import Path
 from sandbox.images import PLATFORMS, PYTHON
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES = ("firewall", "llm", "gateway", "customs", "model", "agent", "agent-claude", "npm", "roomtest")
+IMAGES = (
+    "firewall",
+    "llm",
+    "gateway",
+    "customs",
+    "model",
+    "agent",
+    "agent-claude",
+    "npm",
+    "litellm",
+    "mitmdump",
+    "roomtest",
+)
 HOST = ("host", "dev")
 
 

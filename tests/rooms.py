@@ -23,10 +23,8 @@ SCRIPT = (
 )
 
 
-def main() -> int:
-    """Run them; return pytest's exit code."""
-    engine = connect()
-    build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
+def checkout() -> bytes:
+    """Return the files of the checkout as a tar archive."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     )
@@ -35,6 +33,13 @@ def main() -> int:
         for name in listing.stdout.decode().split("\0"):
             if name and (ROOT / name).is_file():
                 archive.add(ROOT / name, arcname=name)
+    return buffer.getvalue()
+
+
+def main() -> int:
+    """Run them; return pytest's exit code."""
+    engine = connect()
+    build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
     tests = sys.argv[1:] or [f"tests/{room}" for room in ROOMS]
     script = SCRIPT.format(rooms=" ".join(ROOMS), tests=" ".join(tests))
     command = ["docker", "run", "--rm", "-i", "--network", "none", "--user", "1000", "--cap-drop", "ALL"]
@@ -48,7 +53,7 @@ def main() -> int:
         "-c",
         script,
     ]
-    return subprocess.run(command, input=buffer.getvalue(), check=False).returncode
+    return subprocess.run(command, input=checkout(), check=False).returncode
 
 
 if __name__ == "__main__":
