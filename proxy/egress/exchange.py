@@ -100,7 +100,8 @@ class Exchange:
             await self._close()
 
     async def _next(self) -> Head | None:
-        self._state.request, self._state.admitted, self._state.answering = None, False, False
+        state = self._state
+        state.request, state.admitted, state.answering, state.sending = None, False, False, False
         data = await read_head(self._source, wait=KEEP_ALIVE_SECONDS)
         return None if data is None else parse_head(data)
 
