@@ -91,6 +91,7 @@ CODES: dict[str, str] = {
     "CSM-P029": "provider answered without a usable body",
     "CSM-P030": "rate limit of the stage",
     "CSM-P031": "provider is left alone for a while",
+    "CSM-P032": "call that was not recorded",
     # gateway
     "CSM-G001": "malformed MCP request",
     "CSM-G002": "MCP request too large",
@@ -140,6 +141,7 @@ CODES: dict[str, str] = {
     "CSM-R020": "report of the stage",
     "CSM-R021": "plan needs what this version cannot enforce",
     "CSM-R022": "plan widens what was approved",
+    "CSM-R023": "run without a recording",
     # lineage
     "CSM-L001": "the student shares an initial checkpoint with a teacher",
     "CSM-L002": "unknown provenance",

@@ -217,7 +217,7 @@ class Retry(Frozen, frozen=True, kw_only=True):
 
 
 class Stage(Frozen, frozen=True, kw_only=True):
-    """One container run with fixed permissions. `tools`: names of read tools by server."""
+    """One container run with fixed permissions. `tools`: names of read tools by server. `cache`: of LLM answers."""
 
     name: Name
     image: str
@@ -233,6 +233,7 @@ class Stage(Frozen, frozen=True, kw_only=True):
     profile: Literal["default", "explore", "ci-fork"] = "default"
     shards: Shards | None = None
     retry: Retry | None = None
+    cache: Literal["none", "exact"] = "none"
     locks: list[str] = msgspec.field(default_factory=list)
 
 

@@ -10,7 +10,7 @@ one byte of any of them differs.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -73,6 +73,7 @@ class StageModels(Frozen, frozen=True, kw_only=True):
     stage: Name
     models: list[Name]
     limits: Limits
+    cache: Literal["none", "exact"]
 
 
 class LlmSlice(Frozen, frozen=True, kw_only=True):
@@ -127,7 +128,7 @@ class Birth(Frozen, frozen=True, kw_only=True):
 
     `slice` is the canonical JSON text of the slice; `secrets` are those that this process alone holds, by name;
     `facts` are what the run knows besides the plan: customs gets, as `buffer/<stage>`, the digest of the last line of
-    that stage's write buffer, as the event log has it.
+    that stage's write buffer, as the event log has it; the llm proxy gets `recording`: `write` or `read`.
     """
 
     run: str
@@ -168,7 +169,7 @@ def slices(plan: Plan) -> dict[Component, Slice]:
             version=SLICE_VERSION,
             budget=plan.budget,
             models=plan.models,
-            stages=[StageModels(stage=s.name, models=s.models, limits=s.limits) for s in plan.stages],
+            stages=[StageModels(stage=s.name, models=s.models, limits=s.limits, cache=s.cache) for s in plan.stages],
             trust=plan.trust,
         ),
         Component.GATEWAY: GatewaySlice(

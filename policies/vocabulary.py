@@ -105,6 +105,8 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "casemate.stream",
         "casemate.attempt",
         "casemate.asked",
+        "casemate.cache",
+        "casemate.replayed",
         "casemate.component",
         "casemate.certificate",
         "casemate.secret.name",

@@ -37,6 +37,9 @@ llm, the LLM API proxy: holds the provider keys, has no network but a tunnel
 `llm.retry`           whether an attempt is made again, and when (pure)
 `llm.breaker`         a provider that keeps failing is left alone (time is given)
 `llm.routing`         which model a call goes to, and which come after it (pure)
+`llm.taken`           an answer that was taken down, and the key of what was asked (pure)
+`llm.cache`           a stage's exact-match cache, in memory
+`llm.recording`       record and replay
 `llm.upstream`        the pooled client through the tunnel
 `llm.door`            a stage's door: connections, routes, denials
 `llm.attempt`         one attempt at one provider

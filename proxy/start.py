@@ -39,11 +39,12 @@ class Roots:
     doors: Path
     models: Path
     state: Path
+    recording: Path
 
     @classmethod
     def under(cls, root: Path) -> Roots:
-        """Return the three folders under one root, `/` in a container."""
-        return cls(doors=root / "doors", models=root / "models", state=root / "state")
+        """Return the folders under one root, `/` in a container."""
+        return cls(doors=root / "doors", models=root / "models", state=root / "state", recording=root / "recording")
 
 
 class Events:

@@ -25,6 +25,7 @@ from sandbox.engine import tar_of
 from sandbox.topology import DOORS_GID, UIDS, Topology
 
 JUDGE_S = 3600
+RECORDING = "recording"
 _OUT_BYTES = 2 << 30
 
 
@@ -42,7 +43,7 @@ def own_archive() -> bytes:
     """Return the archive that, unpacked at /, gives the run's volumes on disk to the processes that write them."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, owner in (("buffer", "gateway"), ("in", "customs"), ("out", "customs")):
+        for name, owner in (("buffer", "gateway"), ("in", "customs"), ("out", "customs"), ("recording", "llm")):
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o750, UIDS[owner], DOORS_GID
             archive.addfile(entry)
@@ -55,6 +56,23 @@ def take_buffers(driver: Driver, carrier: str, folder: Path) -> dict[str, bytes]
     for name, content in files.items():
         (folder / "writes" / PurePosixPath(name).name).write_bytes(content)
     return {PurePosixPath(name).stem: content for name, content in files.items() if name.endswith(".jsonl")}
+
+
+def take_recording(driver: Driver, carrier: str, folder: Path) -> None:
+    """Copy what the llm proxy recorded out of its volume. A line that a crash cut short is left out when it is read."""
+    files = _read_tar(driver.engine.get(carrier, "/recording", _OUT_BYTES), "recording")
+    (folder / RECORDING).mkdir(mode=0o700, exist_ok=True)
+    for name, content in files.items():
+        (folder / RECORDING / PurePosixPath(name).name).write_bytes(content)
+
+
+def recorded(folder: Path) -> dict[str, bytes]:
+    """Return the recording of a run, by file; raise CSM-R023 when there is none."""
+    files = {path.name: path.read_bytes() for path in sorted((folder / RECORDING).glob("*.jsonl"))}
+    if not files:
+        hint = "record one: casemate run --record"
+        raise CasemateError("CSM-R023", f"{folder.name} has no recording", hint=hint, exit_code=ExitCode.USAGE)
+    return files
 
 
 def judge(driver: Driver, plan: Plan, birth: Birth, lay: Topology, buffers: dict[str, bytes], folder: Path) -> Verdicts:

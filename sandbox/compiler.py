@@ -256,6 +256,7 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         if spec.shards
         else None,
         retry=Retry(attempts=spec.retry.attempts, on=cast("Any", sorted(spec.retry.on))) if spec.retry else None,
+        cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),
     )
 

@@ -92,14 +92,20 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
     limits = stage.limits
     for limit in ("cpu_millis", "memory", "pids", "disk", "wall_s", "calls", "tokens", "usd_nanos"):
         yield f"{name} may use {limit}", getattr(limits, limit)
-    yield from _sizes(f"{name} may ask in a minute:", limits.rate, "requests", "tokens", "parallel")
-    yield from _sizes(f"{name} may use in one call:", limits.call, "tokens", "usd_nanos")
+    yield from _asking(name, stage)
     if stage.retry:
         yield f"{name} may run again", stage.retry.attempts
     if stage.shards:
         yield f"{name} may run at once", stage.shards.parallel
     if stage.profile != "default":
         yield f"{name} is under profile {stage.profile}", -1
+
+
+def _asking(name: str, stage: Stage) -> Iterator[tuple[str, int]]:
+    yield from _sizes(f"{name} may ask in a minute:", stage.limits.rate, "requests", "tokens", "parallel")
+    yield from _sizes(f"{name} may use in one call:", stage.limits.call, "tokens", "usd_nanos")
+    if stage.cache != "none":
+        yield f"{name} may get an answer again", 1
 
 
 def _sizes(what: str, limit: object, *names: str) -> Iterator[tuple[str, int]]:

@@ -43,6 +43,8 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     if asks:
         yield f"            at most {limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
         yield from _rates(limits)
+        if stage.cache != "none":
+            yield "            the same question gets the same answer, at no cost"
     reaches = [_rule(rule) for rule in stage.egress]
     yield f"  reaches   {', '.join(reaches) or 'nothing: no address, no name, no neighbour'}"
     outputs = {o.name: o for o in plan.outputs}

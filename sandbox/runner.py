@@ -14,7 +14,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,7 @@ from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
 from sandbox import apply, authorities
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
-from sandbox.engine import Engine
+from sandbox.engine import Engine, tar_of
 from sandbox.log import RunLog
 from sandbox.resolve import MAX_INPUT, policies_digest, read_inside
 from sandbox.secrets import held_by, read_secrets
@@ -38,6 +38,14 @@ from sandbox.store import Store
 from sandbox.sweep import sweep_run
 from sandbox.tally import Tally
 from sandbox.topology import Topology, topology, trusts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Whether the calls of models are to be recorded, or the recording (by file) that answers them."""
+
+    record: bool = False
+    replay: Mapping[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,17 @@ class RunResult:
 
 
 def run_plan(
-    engine: Engine, plan: Plan, root: Path, store: Store, on_event: OnEvent, *, dry: bool = False
+    engine: Engine,
+    plan: Plan,
+    root: Path,
+    store: Store,
+    on_event: OnEvent,
+    memory: Memory | None = None,
+    *,
+    dry: bool = False,
 ) -> RunResult:
     """Run `plan`, whose files lie in `root`. Never raises for what happens in the run: the result says it."""
+    memory = memory or Memory()
     for image in plan.images:
         if engine.image_id(image.digest) is None:
             hint = "build the images and compile again"
@@ -66,12 +82,12 @@ def run_plan(
         message = "the rules for secrets or the seccomp profile are not those that were compiled"
         raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
     inputs = _read_inputs(plan, root)
-    secrets = read_secrets(plan, root)
+    secrets = read_secrets(plan, root, without="llm" if memory.replay is not None else None)
     proof = seal(plan)
     with store.new(plan, proof.plan) as (run, folder):
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, on_event, time.monotonic() + plan.budget.wall_s)
-        job = _Job(engine, plan, root, store, driver, run, folder, proof, secrets, inputs, dry)
+        job = _Job(engine, plan, root, store, driver, run, folder, proof, secrets, inputs, memory, dry)
         with _signals(driver.watch.interrupt):
             return job.drive()
 
@@ -89,11 +105,15 @@ class _Job:
         proof: Seal,
         secrets: dict[str, str],
         inputs: dict[str, bytes],
+        memory: Memory,
         dry: bool,
     ) -> None:
         self.engine, self.plan, self.root, self.store, self.driver = engine, plan, root, store, driver
         self.run, self.folder, self.seal, self.secrets, self.inputs, self.dry = run, folder, proof, secrets, inputs, dry
-        self.lay: Topology = topology(plan, run, home=str(store.home), host=socket.gethostname())
+        self.memory = memory
+        self.lay: Topology = topology(
+            plan, run, home=str(store.home), host=socket.gethostname(), replays=memory.replay is not None
+        )
 
     def drive(self) -> RunResult:
         """All of it; whatever happens, the run gets an outcome and leaves no container behind."""
@@ -129,6 +149,8 @@ class _Job:
         self._start()
         ends = self._stages()
         self._stop()
+        if self.memory.record:
+            apply.take_recording(self.driver, self.lay.carrier.name, self.folder)
         buffers = apply.take_buffers(self.driver, self.lay.carrier.name, self.folder)
         bad = next((end for end in ends.values() if end.outcome is not Outcome.COMPLETED), None)
         if bad is not None or len(ends) < len(self.plan.stages):
@@ -142,6 +164,8 @@ class _Job:
             self.engine.create_volume(volume)
         self.engine.create(self.lay.carrier)
         self.engine.put(self.lay.carrier.name, "/", apply.own_archive())
+        if self.memory.replay is not None:
+            self.engine.put(self.lay.carrier.name, "/recording", tar_of(dict(self.memory.replay)))
         for spec in self.lay.models.values():
             self.driver.launch(spec)
         for component, spec in self.lay.trusted.items():
@@ -199,6 +223,9 @@ class _Job:
             self.engine.kill(spec.name)
         self.driver.wind_down(grace_s=10)
         with contextlib.suppress(CasemateError):
+            if self.memory.record:
+                apply.take_recording(self.driver, self.lay.carrier.name, self.folder)
+        with contextlib.suppress(CasemateError):
             apply.take_buffers(self.driver, self.lay.carrier.name, self.folder)
 
     def _apply(self, buffers: dict[str, bytes]) -> tuple[Outcome, ExitCode]:
@@ -218,8 +245,17 @@ class _Job:
     def _birth(self, component: Component) -> Birth:
         part = encode(slices(self.plan)[component]).decode()
         # customs gets every value, not to use it but to find it in what the agents wrote
-        held = self.secrets if component is Component.CUSTOMS else held_by(self.plan, self.secrets, component.value)
-        return Birth(run=self.run, seal=self.seal, slice=part, secrets=held)
+        facts: dict[str, str] = {}
+        replays = self.memory.replay is not None
+        if component is Component.CUSTOMS:
+            held = self.secrets
+        elif component is Component.LLM and replays:
+            held = {}
+        else:
+            held = held_by(self.plan, self.secrets, component.value)
+        if component is Component.LLM and (replays or self.memory.record):
+            facts = {"recording": "read" if replays else "write"}
+        return Birth(run=self.run, seal=self.seal, slice=part, secrets=held, facts=facts)
 
     def _mark(self, subject: str, state: str, detail: str | None = None) -> None:
         self.store.transition(self.run, subject, state, detail)

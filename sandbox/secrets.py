@@ -15,9 +15,12 @@ MAX_BYTES = 64 << 10
 COMMAND_S = 30
 
 
-def read_secrets(plan: Plan, root: Path) -> dict[str, str]:
-    """Return the value of every secret that `plan` binds; raise CSM-R009 when one is missing, empty or too large."""
-    return {binding.name: _read(binding, root) for binding in plan.secrets}
+def read_secrets(plan: Plan, root: Path, *, without: str | None = None) -> dict[str, str]:
+    """Return the value of every secret that `plan` binds; raise CSM-R009 when one is missing, empty or too large.
+
+    Those that `without` holds are not looked for: it does not need them in this run.
+    """
+    return {binding.name: _read(binding, root) for binding in plan.secrets if binding.holder != without}
 
 
 def held_by(plan: Plan, values: dict[str, str], holder: str) -> dict[str, str]:

@@ -128,12 +128,15 @@ class Topology:
     customs: ContainerSpec
 
 
-def topology(plan: Plan, run: str, *, home: str, host: str) -> Topology:
-    """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it."""
-    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host})
+def topology(plan: Plan, run: str, *, home: str, host: str, replays: bool = False) -> Topology:
+    """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it.
+
+    A run that `replays` another asks no model, so it has neither a network nor a local model.
+    """
+    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host}, replays)
     return Topology(
         volumes=lay.run_volumes(),
-        models={m.local: lay.model(m.local) for m in plan.models if m.local},
+        models={m.local: lay.model(m.local) for m in plan.models if m.local and not replays},
         trusted={Component.FIREWALL: lay.firewall(), Component.LLM: lay.llm(), Component.GATEWAY: lay.gateway()},
         cells={stage.name: lay.cell(stage) for stage in plan.stages},
         carrier=lay.carrier(),
@@ -142,8 +145,8 @@ def topology(plan: Plan, run: str, *, home: str, host: str) -> Topology:
 
 
 class _Layout:
-    def __init__(self, plan: Plan, run: str, labels: dict[str, str]) -> None:
-        self._plan, self._run, self._labels = plan, run, labels
+    def __init__(self, plan: Plan, run: str, labels: dict[str, str], replays: bool) -> None:
+        self._plan, self._run, self._labels, self._replays = plan, run, labels, replays
         self._images = {image.name: image.digest for image in plan.images}
 
     def name(self, part: str) -> str:
@@ -164,12 +167,12 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
-        kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out")]
+        kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
         return (*doors, *ups, *models, *kept)
 
     def carrier(self) -> ContainerSpec:
         """Never started: through it the engine's archive API reads and writes the run's volumes."""
-        targets = {"/buffer": "buffer", "/in": "customs-in", "/out": "customs-out"}
+        targets = {"/buffer": "buffer", "/in": "customs-in", "/out": "customs-out", "/recording": "recording"}
         return ContainerSpec(
             name=self.name("carrier"),
             role="carrier",
@@ -213,7 +216,7 @@ class _Layout:
             if m.local
         ]
         outside = any(stage.egress for stage in self._plan.stages) or any(not m.local for m in self._plan.models)
-        network = Network.EGRESS if outside else Network.NONE
+        network = Network.EGRESS if outside and not self._replays else Network.NONE
         return self._trusted(Component.FIREWALL, ("python3", "-m", "proxy", "egress"), mounts, network=network)
 
     def llm(self) -> ContainerSpec:
@@ -221,6 +224,7 @@ class _Layout:
         mounts += [
             Mount(self.name(up_door(m.alias)), f"/doors/{up_door(m.alias)}", read_only=False) for m in self._plan.models
         ]
+        mounts.append(Mount(self.name("recording"), "/recording", read_only=self._replays))
         spec = self._trusted(Component.LLM, ("python3", "-m", "proxy", "llm"), mounts)
         return _with_tmpfs(spec, Tmpfs("/state", 64 * MIB))
 

@@ -221,6 +221,7 @@ class StageSpec(_Typed, frozen=True, kw_only=True):
     profile: str = "default"
     shards: ShardsSpec | None = None
     retry: RetrySpec | None = None
+    cache: str = "none"
     locks: list[str] = []
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from policies.errors import CasemateError
 from policies.plan import Model
-from policies.slices import Birth, LlmSlice, up_door
+from policies.slices import Birth, LlmSlice, StageModels, up_door
 from proxy.llm.breaker import Breaker
-from proxy.llm.call import Calls, World
+from proxy.llm.cache import Cache
+from proxy.llm.call import Calls, Memory, World
 from proxy.llm.charges import ceiling
 from proxy.llm.door import Door
 from proxy.llm.ledger import Ledger
+from proxy.llm.recording import Recording, Replay
 from proxy.llm.routing import reach
 from proxy.llm.upstream import Upstream
 from proxy.start import Events, Roots, bound
@@ -55,16 +57,46 @@ async def llm_proxy(
         for stage in part.stages:
             scopes = {f"stage/{stage.stage}": ceiling(stage.limits), RUN: ceiling(part.budget)}
             mine = {alias: upstreams[alias] for alias in sorted(reach(stage.models, models))}
-            calls = Calls(stage.stage, stage.models, mine, ledger, scopes, stage.limits, events, world or World())
+            calls = Calls(
+                stage.stage,
+                stage.models,
+                mine,
+                ledger,
+                scopes,
+                stage.limits,
+                events,
+                world or World(),
+                _memory(stage, birth, roots, stack),
+            )
             await _open(
                 stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), calls, events)
             )
         yield
 
 
+def _memory(stage: StageModels, birth: Birth, roots: Roots, stack: AsyncExitStack) -> Memory:
+    """Return what a stage's answers are kept in; raise `CasemateError` (R010, R017)."""
+    cache = Cache() if stage.cache == "exact" else None
+    path = roots.recording / f"{stage.stage}.jsonl"
+    match birth.facts.get("recording"):
+        case None:
+            return Memory(cache)
+        case "read":
+            return Memory(cache, replay=Replay(path))
+        case "write":
+            try:
+                recording = Recording(path, birth.secrets.values())
+            except OSError as error:
+                raise CasemateError("CSM-R017", f"cannot record: {error.strerror}", place=path.name) from error
+            stack.callback(recording.close)
+            return Memory(cache, record=recording)
+        case other:
+            raise CasemateError("CSM-R010", f"recording: {other}", place="llm")
+
+
 def _key(model: Model, birth: Birth) -> str | None:
     """Return a model's key; raise `CasemateError` (R009) when it is missing or could not stand in a header."""
-    if model.secret is None:
+    if model.secret is None or birth.facts.get("recording") == "read":  # a replay asks nobody
         return None
     key = birth.secrets.get(model.secret)
     if not key or not key.isascii() or not key.isprintable() or " " in key:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import aiohttp
 from aiohttp import web
@@ -18,9 +19,11 @@ from proxy.llm.formats.base import Format
 from proxy.llm.response import error_text, read_answer
 from proxy.llm.retry import Failure, failure
 from proxy.llm.stream import StreamJudge
+from proxy.llm.taken import Taken, refusal_as, refusal_from, usage_as, usage_from
 from proxy.llm.types import Amount, LlmRequest, Refused, Usage
 from proxy.llm.upstream import Upstream, read_bounded
 
+STREAMED = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 NOTHING = Usage(input=0, output=0, complete=False)
 
 
@@ -29,7 +32,8 @@ class Call:
     """What is known about a call so far; it is settled from this at any moment, a cancellation included.
 
     `request` is that of the present attempt, the `attempt`th, at the model that `asked` has come to. `failure` is set
-    where another attempt may follow; `tokens` are those of the attempts before.
+    where another attempt may follow; `tokens` are those of the attempts before. Where it `keeps`, what was passed on is
+    in `body` or `events`.
     """
 
     request: LlmRequest
@@ -38,6 +42,11 @@ class Call:
     began: float
     attempt: int = 1
     tokens: int = 0
+    origin: Literal["provider", "cache", "recording"] = "provider"
+    keeps: bool = False
+    sent: bool = False
+    body: bytes | None = None
+    events: list[bytes] | None = None
     usage: Usage = NOTHING
     status: int | None = None
     model: str | None = None
@@ -46,7 +55,9 @@ class Call:
 
     @property
     def reserved(self) -> Amount:
-        """What the attempt may cost; a call is counted once, with its first."""
+        """What the attempt may cost; a call is counted once, with its first, and what is kept costs nothing more."""
+        if self.origin == "cache":
+            return Amount(calls=1, tokens=0, usd_nanos=0)
         return self._amount(self.request.worst)
 
     @property
@@ -59,6 +70,17 @@ class Call:
         self.request, self.began, self.attempt = request, began, self.attempt + 1
         self.tokens += self.usage.input + self.usage.output
         self.usage, self.status, self.model, self.broken, self.failure = NOTHING, None, None, None, None
+
+    def taken(self) -> Taken:
+        """Return what came of it."""
+        return Taken(
+            alias=self.request.alias,
+            model=self.model,
+            usage=usage_as(self.usage),
+            body=None if self.body is None else self.body.decode("utf-8", "replace"),
+            events=None if self.events is None else [one.decode("utf-8", "replace") for one in self.events],
+            refused=refusal_as(self.broken),
+        )
 
     def _amount(self, usage: Usage) -> Amount:
         amount = charge(usage, self.request.model.price)
@@ -113,6 +135,7 @@ def _retry_after(text: str | None) -> str | None:
 async def _whole(response: aiohttp.ClientResponse, key: str | None, call: Call) -> web.Response:
     answer = read_answer(await read_bounded(response), call.request, call.form, key)
     call.model, call.usage = answer.model, answer.usage
+    call.body = answer.body if call.keeps else None
     return web.Response(body=answer.body, content_type="application/json")
 
 
@@ -120,16 +143,40 @@ async def _stream(
     http: web.BaseRequest, response: aiohttp.ClientResponse, key: str | None, call: Call
 ) -> web.StreamResponse:
     judge = StreamJudge(call.request, call.form, key)
-    out = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    out = web.StreamResponse(headers=STREAMED)
+    call.events = [] if call.keeps else None
     try:
         await out.prepare(http)
         async for passed in _judged(response, judge, call):
+            if call.events is not None and passed:
+                call.events.append(passed)
             await send(out, passed)
         if call.broken is not None:
             await send(out, cut(call.broken, call.form))
         await out.write_eof()
     finally:
         call.model, call.usage = judge.model, judge.charge()
+    return out
+
+
+async def play(http: web.BaseRequest, call: Call, taken: Taken) -> web.StreamResponse:
+    """Give an answer again; raise `Refused` where that is what came of the call."""
+    call.model = taken.model
+    if call.origin == "recording":
+        call.usage = usage_from(taken.usage)
+    refused = refusal_from(taken.refused) if taken.refused is not None else None
+    if taken.events is None:
+        if refused is not None or taken.body is None:
+            raise refused or failed("the recorded agent did not wait for its answer")
+        return web.Response(body=taken.body.encode(), content_type="application/json")
+    out = web.StreamResponse(headers=STREAMED)
+    await out.prepare(http)
+    for event in taken.events:
+        await send(out, event.encode())
+    if refused is not None:
+        call.broken = refused
+        await send(out, cut(refused, call.form))
+    await out.write_eof()
     return out
 
 

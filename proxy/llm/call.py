@@ -1,7 +1,8 @@
 """One call of a model, from the door to its settlement.
 
 1. Read and check the request; it is written anew for the provider. Let it in, or not: the stage's rate.
-2. Find the model: routes, then the first of the chain of fallbacks that is not left alone.
+2. Find the model by its routes. What is kept, or recorded, is given again; else the first of the chain of fallbacks
+   that is not left alone is asked.
 3. Reserve the worst case in every scope; refuse when a ceiling would be passed.
 4. Write the event. What cannot be announced is not sent.
 5. Ask the provider. Judge what comes, and pass it on.
@@ -24,16 +25,19 @@ from aiohttp import web
 from policies.events import Attribute
 from policies.plan import Limits, Model
 from policies.vocabulary import EventName, Verdict
-from proxy.llm.attempt import Call, ask
+from proxy.llm.attempt import Call, ask, play
+from proxy.llm.cache import Cache
 from proxy.llm.charges import too_dear
 from proxy.llm.door import read_body
 from proxy.llm.formats.base import Format
 from proxy.llm.formats.table import Asked
 from proxy.llm.ledger import Ledger
 from proxy.llm.limits import Limiter
+from proxy.llm.recording import Recorder, Replay
 from proxy.llm.request import read_request
 from proxy.llm.retry import PATIENCE_S, RetryBudget, wait
 from proxy.llm.routing import chain, target
+from proxy.llm.taken import Taken, key_of
 from proxy.llm.types import Amount, LlmRequest, Refused
 from proxy.llm.upstream import Upstream
 from proxy.start import Events
@@ -62,6 +66,20 @@ class Inbound:
         return read_request(self.data, models, self.form, self.headers, self.query, alias)
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a stage's answers are kept in, taken down to, or given again from."""
+
+    cache: Cache | None = None
+    record: Recorder | None = None
+    replay: Replay | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether an answer is kept as it is passed on."""
+        return self.cache is not None or self.record is not None
+
+
 class Calls:
     """Serves the calls of one stage, in every wire format.
 
@@ -78,9 +96,10 @@ class Calls:
         limits: Limits,
         events: Events,
         world: World,
+        memory: Memory,
     ) -> None:
         self._stage, self._upstreams, self._ledger, self._scopes = stage, upstreams, ledger, scopes
-        self._limits, self._events, self._world = limits, events, world
+        self._limits, self._events, self._world, self._memory = limits, events, world, memory
         self._models = {alias: upstream.model for alias, upstream in upstreams.items()}
         self._named = {alias: self._models[alias] for alias in aliases}
         self._limiter, self._retries = Limiter(limits.rate, world.now), RetryBudget()
@@ -95,27 +114,62 @@ class Calls:
         request = inbound.request(self._named, asked.alias)
         ticket = self._limiter.enter(request.input_tokens + request.max_output)
         try:
-            call, ahead = self._begin(inbound, request)
+            call = self._begin(inbound, request)
             try:
-                return await self._serve(http, inbound, call, ahead)
+                return await self._remembered(http, inbound, call)
             finally:
                 self._limiter.count(ticket, call.tokens + call.usage.input + call.usage.output)
         finally:
             self._limiter.leave()
 
-    def _begin(self, inbound: Inbound, request: LlmRequest) -> tuple[Call, list[str]]:
-        """Find the model for a request; return the call, and the aliases that come after it."""
+    def _begin(self, inbound: Inbound, request: LlmRequest) -> Call:
+        """Find the model that a request is for, by the routes of the one that was asked."""
         asked = request.alias
-        first = target(request.model, request.input_tokens, self._calls[asked])
-        hops = chain(first, self._models, inbound.form)
-        self._retries.earn()
-        alias, ahead = self._awake(hops)
-        if alias is None:
-            rest = min((self._upstreams[hop].breaker.rest(self._world.now()) for hop in hops), default=1.0)
-            raise _resting(first, ceil(rest) or 1)
+        alias = target(request.model, request.input_tokens, self._calls[asked])
         if alias != asked:
             request = inbound.request(self._models, alias)
-        return Call(request, inbound.form, asked, self._world.now()), ahead
+        return Call(request, inbound.form, asked, self._world.now(), keeps=self._memory.keeps)
+
+    async def _remembered(self, http: web.BaseRequest, inbound: Inbound, call: Call) -> web.StreamResponse:
+        """Give an answer that is kept or recorded, or ask for one, and keep it."""
+        memory, first = self._memory, call.request
+        if not (memory.keeps or memory.replay):
+            return await self._serve(http, inbound, call)
+        key = key_of(first)
+        kept = memory.cache.get(key) if memory.cache is not None else None
+        if kept is not None:
+            call.origin, call.keeps = "cache", False
+            return await self._play(http, inbound, call, kept)
+        if memory.replay is not None:
+            call.origin, call.keeps = "recording", False
+            taken = memory.replay.next(key)
+            if memory.cache is not None:
+                memory.cache.put(key, taken)
+            return await self._play(http, inbound, call, taken)
+        try:
+            return await self._serve(http, inbound, call)
+        except Refused as refused:
+            call.broken = refused
+            raise
+        finally:
+            if memory.cache is not None:
+                memory.cache.put(key, call.taken())
+            if memory.record is not None and call.sent:
+                memory.record(key, call.asked, first, call.taken())
+
+    async def _play(self, http: web.BaseRequest, inbound: Inbound, call: Call, taken: Taken) -> web.StreamResponse:
+        if taken.alias != call.request.alias and taken.alias in self._models:
+            call.request = inbound.request(self._models, taken.alias)  # what it fell back to, at its price
+        number = self._reserve(call)
+        self._calls[call.asked] += 1
+        try:
+            self._announce(call)
+            return await play(http, call, taken)
+        except Refused as refused:
+            call.broken = refused
+            raise
+        finally:
+            self._settle(number, call)
 
     def _awake(self, hops: list[str]) -> tuple[str | None, list[str]]:
         """Return the first alias whose provider is not left alone, and what comes after it."""
@@ -125,7 +179,15 @@ class Calls:
                 return alias, hops[position + 1 :]
         return None, []
 
-    async def _serve(self, http: web.BaseRequest, inbound: Inbound, call: Call, ahead: list[str]) -> web.StreamResponse:
+    async def _serve(self, http: web.BaseRequest, inbound: Inbound, call: Call) -> web.StreamResponse:
+        hops = chain(call.request.alias, self._models, inbound.form)
+        self._retries.earn()
+        alias, ahead = self._awake(hops)
+        if alias is None:
+            rest = min((self._upstreams[hop].breaker.rest(self._world.now()) for hop in hops), default=1.0)
+            raise _resting(call.request.alias, ceil(rest) or 1)
+        if alias != call.request.alias:
+            call.request = inbound.request(self._models, alias)
         number, tries = self._reserve(call), 0
         self._calls[call.asked] += 1
         while True:
@@ -174,6 +236,7 @@ class Calls:
         upstream = self._upstreams[call.request.alias]
         self._announce(call)
         upstream.breaker.begin(self._world.now())
+        call.sent = True
         try:
             return await ask(http, upstream, call)
         finally:
@@ -229,7 +292,13 @@ class Calls:
 
 
 def _labels(call: Call) -> dict[str, Attribute]:
+    origin: dict[str, Attribute] = {}
+    if call.origin == "cache":
+        origin["casemate.cache"] = "hit"
+    elif call.origin == "recording":
+        origin["casemate.replayed"] = True
     return {
+        **origin,
         "gen_ai.operation.name": call.form.operation,
         "gen_ai.provider.name": call.request.model.provider,
         "gen_ai.request.model": call.request.alias,

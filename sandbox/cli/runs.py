@@ -20,21 +20,27 @@ if TYPE_CHECKING:
 @click.command()
 @either_argument
 @click.option("--dry-run", is_flag=True, help="Everything but applying.")
+@click.option("--record", is_flag=True, help="Keep every call of a model, redacted, to replay it.")
+@click.option("--replay", metavar="RUN", help="Answer calls of models from a recorded run: no keys, no network.")
 @as_json_option
-def run(workflow: Path, dry_run: bool, as_json: bool) -> int:
+def run(workflow: Path, dry_run: bool, record: bool, replay: str | None, as_json: bool) -> int:
     """Run a workflow: sealed cells, watched doors, validated writes."""
+    from sandbox.apply import recorded
     from sandbox.enforce import refuse_unenforced
     from sandbox.host import connect
     from sandbox.lock import refuse_widened
     from sandbox.report import Progress, summary, tables
-    from sandbox.runner import run_plan
+    from sandbox.runner import Memory, run_plan
 
+    if record and replay is not None:
+        raise click.UsageError("--record and --replay exclude each other")
     plan, root = load(workflow)
     refuse_unenforced(plan)
     refuse_widened(plan, root)
+    memory = Memory(record=record, replay=recorded(store(root).folder(replay)) if replay is not None else None)
     progress = Progress(console(stderr=True), plan)
     try:
-        result = run_plan(connect(), plan, root, store(root), progress, dry=dry_run)
+        result = run_plan(connect(), plan, root, store(root), progress, memory, dry=dry_run)
     finally:
         progress.close()
     if as_json:

@@ -163,6 +163,8 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     if random.random() < 0.2:
         stage["retry"] = {"attempts": random.randint(1, 5)}
     if random.random() < 0.2:
+        stage["cache"] = random.choice(["none", "exact"])
+    if random.random() < 0.2:
         stage["locks"] = ["repo:x"]
     return stage
 
