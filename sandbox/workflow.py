@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from decimal import Decimal
-from functools import cache
-from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import msgspec
 
-from policies.events import clean
-from sandbox.findings import Finding, FindingsError, Path, did_you_mean
+from sandbox.findings import Finding, FindingsError
+from sandbox.misfits import misfits, schema
 from sandbox.source import Document
-
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
-
-SCHEMA = FilePath(__file__).resolve().parent.parent / "policies" / "schemas" / "workflow.schema.json"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -294,8 +284,8 @@ class Workflow(_Typed, frozen=True, kw_only=True):
 def read(document: Document) -> Workflow:
     """Return the typed workflow. Raises `FindingsError` with every violation of the schema."""
     # The fast validator says whether; the other one, which takes longer to load than to run, says where and why.
-    if not jsonschema_rs.Draft202012Validator(_schema()).is_valid(document.data):
-        findings = sorted(_violations(document), key=lambda f: (f.place.line, f.place.column, f.code))
+    if not jsonschema_rs.Draft202012Validator(schema()).is_valid(document.data):
+        findings = sorted(misfits(document), key=lambda f: (f.place.line, f.place.column, f.code))
         message = "the workflow does not fit its schema"
         raise FindingsError(findings or [Finding(code="CSM-C007", message=message, place=document.place(()), path=())])
     return msgspec.convert(document.data, Workflow, strict=False)
@@ -334,107 +324,3 @@ def per_minute(text: str | None) -> int | None:
 def nanos(usd: float) -> int:
     """Return nano-USD, rounded to the nearest."""
     return round(Decimal(str(usd)) * 1_000_000_000)
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(SCHEMA.read_text())
-    return schema
-
-
-def _violations(document: Document) -> Iterator[Finding]:
-    from jsonschema import Draft202012Validator
-
-    for error in Draft202012Validator(_schema()).iter_errors(document.data):
-        yield from _explain(document, error)
-
-
-def _explain(document: Document, error: ValidationError) -> Iterator[Finding]:
-    path: Path = tuple(error.absolute_path)
-    value, rule = error.instance, _rule(error)
-    match error.validator:
-        case "additionalProperties" if isinstance(value, dict):
-            known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-            for key in value.keys() - known.keys():
-                where = (*path, key)
-                message = f'unknown field "{clean(key, 80)}"'
-                yield Finding(
-                    code="CSM-C005",
-                    message=message,
-                    place=document.key(where),
-                    path=where,
-                    hint=did_you_mean(key, known),
-                )
-        case "required" if isinstance(value, dict):
-            for key in rule:
-                # one error of the library stands for one missing key
-                if key not in value and f"'{key}'" in error.message:
-                    yield Finding(
-                        code="CSM-C006", message=f'missing field "{key}"', place=document.place(path), path=path
-                    )
-        case "oneOf" if isinstance(value, dict):
-            wanted = " or ".join(f'"{option["required"][0]}"' for option in rule)
-            message = f"needs {wanted}, and not both"
-            yield Finding(code="CSM-C006", message=message, place=document.place(path), path=path)
-        case _ if error.parent is None and path and error.validator == "pattern" and _is_key(error):
-            where = (*path, str(value))
-            message = f'"{clean(str(value), 80)}" is not a valid name'
-            yield Finding(code="CSM-C007", message=message, place=document.key(where), path=where, hint=_hint(error))
-        case _:
-            message = f"{_short(value)} {_wants(error)}"
-            yield Finding(code="CSM-C007", message=message, place=document.place(path), path=path, hint=_hint(error))
-
-
-def _rule(error: ValidationError) -> Any:
-    return error.validator_value
-
-
-def _is_key(error: ValidationError) -> bool:
-    return "propertyNames" in error.absolute_schema_path
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict | list):
-        return "this"
-    return clean(json.dumps(value, ensure_ascii=False, default=str), 80)
-
-
-def _wants(error: ValidationError) -> str:
-    rule = _rule(error)
-    match error.validator:
-        case "type":
-            return f"should be of type {rule}"
-        case "enum":
-            return f"should be one of {', '.join(map(str, rule))}"
-        case "const":
-            return f"should be {rule}"
-        case "pattern":
-            return "does not have the right form"
-        case "minimum" | "exclusiveMinimum":
-            return f"is too small (at least {rule})"
-        case "maximum":
-            return f"is too large (at most {rule})"
-        case "uniqueItems":
-            return "has an item twice"
-        case other:
-            return f"violates {other}: {clean(str(rule), 80)}"
-
-
-_FORMS = {
-    "#/$defs/duration": "a number and s, m or h, as in 90s or 20m",
-    "#/$defs/per_minute": "a number and /min, as in 60/min",
-    "#/$defs/size": "a number and KiB, MiB or GiB, as in 512MiB",
-    "#/$defs/name": "lower-case letters, digits, - and _, at most 40, a letter first",
-}
-
-
-def _hint(error: ValidationError) -> str | None:
-    if error.validator == "enum" and isinstance(error.instance, str):
-        return did_you_mean(error.instance, [str(v) for v in _rule(error)])
-    if error.validator == "pattern":
-        for ref, hint in _FORMS.items():
-            name = ref.rsplit("/", 1)[1]
-            if _schema()["$defs"][name].get("pattern") == error.validator_value:
-                return hint
-        return f"must match {error.validator_value}"
-    return None
