@@ -25,6 +25,14 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all plan types: immutable, and a field that is not known is refused."""
 
 
+class DayBudget(Frozen, frozen=True, kw_only=True):
+    """Ceilings of all runs of a workflow on one host that start on one day (UTC); null: none."""
+
+    usd_nanos: Count | None = None
+    tokens: Count | None = None
+    calls: Count | None = None
+
+
 class Budget(Frozen, frozen=True, kw_only=True):
     """Ceilings. `usd_nanos`: nano-USD; `wall_s`: seconds. What would pass a ceiling is refused before it happens."""
 
@@ -32,6 +40,7 @@ class Budget(Frozen, frozen=True, kw_only=True):
     tokens: Count
     calls: Count
     wall_s: Count
+    per_day: DayBudget | None = None
 
 
 class Source(Frozen, frozen=True, kw_only=True):

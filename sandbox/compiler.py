@@ -18,6 +18,7 @@ from policies.plan import (
     Bound,
     Budget,
     CallLimit,
+    DayBudget,
     EgressQuota,
     EgressRule,
     HeaderCredential,
@@ -43,6 +44,7 @@ from sandbox.resolve import Facts
 from sandbox.source import Document
 from sandbox.topology import IMAGES
 from sandbox.workflow import (
+    DaySpec,
     EgressSpec,
     LimitsSpec,
     ModelSpec,
@@ -91,6 +93,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
             tokens=workflow.budget.tokens,
             calls=workflow.budget.calls,
             wall_s=quantity(workflow.budget.wall),
+            per_day=_day(workflow.budget.per_day),
         ),
         secrets=[_secret(name, workflow, models) for name in sorted(workflow.secrets)],
         models=models,
@@ -114,6 +117,13 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
         student=_student(workflow, facts),
         trust=sorted({certificate for path in workflow.trust for certificate in facts.trust[path]}),
     )
+
+
+def _day(spec: DaySpec | None) -> DayBudget | None:
+    if spec is None:
+        return None
+    usd = None if spec.usd is None else nanos(spec.usd)
+    return DayBudget(usd_nanos=usd, tokens=spec.tokens, calls=spec.calls)
 
 
 def _model(alias: str, spec: ModelSpec, entry: ModelEntry, facts: Facts) -> Model:

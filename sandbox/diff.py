@@ -30,6 +30,7 @@ def permissions(plan: Plan) -> Permissions:
     budget = plan.budget
     for name in ("usd_nanos", "tokens", "calls", "wall_s"):
         found[f"run may use {name}"] = getattr(budget, name)
+    found |= dict(_sizes("day may use", budget.per_day, "usd_nanos", "tokens", "calls"))
     for secret in plan.secrets:
         found[f"{secret.holder} holds {secret.name} ({secret.origin} {secret.key}) for {secret.destination}"] = 1
     for model in plan.models:

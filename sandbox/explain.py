@@ -16,6 +16,10 @@ def explain(plan: Plan, only: str | None = None) -> Iterator[str]:
     budget = plan.budget
     spend = f"{money(budget.usd_nanos)}, {budget.tokens:,} tokens, {budget.calls:,} calls, {budget.wall_s} s"
     yield f"  may spend at most {spend}"
+    if (day := budget.per_day) is not None:
+        words = [money(day.usd_nanos)] if day.usd_nanos is not None else []
+        words += [f"{n:,} {what}" for n, what in ((day.tokens, "tokens"), (day.calls, "calls")) if n is not None]
+        yield f"  and at most {', '.join(words)} a day, in all of its runs on this host"
     for stage in plan.stages:
         if only in (None, stage.name):
             yield ""

@@ -155,7 +155,7 @@ class _Merger:
                     result[key] = self._narrow(mine[key], value, f"{what}.{key}", place)
                 elif what.endswith(".limits") and key in DEFAULT_LIMITS:
                     result[key] = self._narrow(DEFAULT_LIMITS[key], value, f"{what}.{key}", place)
-                elif what.endswith((".limits", ".limits.rate", ".limits.call")) or key == "profile":
+                elif what.endswith((".limits", ".limits.rate", ".limits.call", "budget.per_day")) or key == "profile":
                     result[key] = value  # a restriction that the importer did not state; the run's ceiling holds anyway
                 elif key == "limits":
                     result[key] = self._narrow({}, value, f"{what}.{key}", place)

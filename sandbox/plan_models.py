@@ -15,6 +15,9 @@ Json = dict[str, Any]
 def ceilings_hold(plan: Json) -> Iterator[Problem]:
     """No stage may do more than the run, none is without a bound, and every model has a price and an end."""
     budget = plan["budget"]
+    for key, most in (budget["per_day"] or {}).items():
+        if most is not None and most < budget[key]:
+            yield f"a day has less {key} than a run"
     for stage in plan["stages"]:
         limits = stage["limits"]
         for key in ("usd_nanos", "tokens", "calls", "wall_s"):

@@ -131,6 +131,8 @@ class _Job:
                 self._abandon()
             sweep_run(self.engine, self.run)
         tally = self.driver.tally
+        if error is None:  # every event has come; what a run that broke off has spent is not known for sure
+            self.store.days.settle(self.run, tally)
         self.driver.note(
             EventName.RUN_ENDED,
             verdict=Verdict.ALLOW if outcome is Outcome.COMPLETED else Verdict.DENY,
@@ -145,6 +147,8 @@ class _Job:
 
     def _steps(self) -> tuple[Outcome, ExitCode]:
         self._mark("run", "starting")
+        if self.memory.replay is None:  # a replay spends nothing
+            self.store.days.reserve(self.run, self.plan)
         self.driver.note(EventName.RUN_STARTED, attrs={"casemate.digest": self.seal.plan})
         self._start()
         ends = self._stages()

@@ -22,6 +22,7 @@ from policies.errors import CasemateError
 from policies.events import now
 from policies.plan import Plan, decode, encode
 from policies.vocabulary import ExitCode, Outcome
+from sandbox.days import TABLE, Days
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 
@@ -43,6 +44,7 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
+        self.days = Days(self._journal)
 
     def folder(self, run: str) -> Path:
         """Return a run's folder; raise CSM-R012 when there is none."""
@@ -127,7 +129,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
-            connection.executescript(_TABLES)
+            connection.executescript(_TABLES + TABLE)
         except sqlite3.OperationalError:
             if time.monotonic() >= until:
                 raise

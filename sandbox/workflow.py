@@ -18,6 +18,14 @@ class _Typed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the workflow types. Fields are named as users write them."""
 
 
+class DaySpec(_Typed, frozen=True, kw_only=True):
+    """`per_day:`"""
+
+    usd: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+
+
 class BudgetSpec(_Typed, frozen=True, kw_only=True):
     """`budget:`"""
 
@@ -25,6 +33,7 @@ class BudgetSpec(_Typed, frozen=True, kw_only=True):
     tokens: int
     calls: int
     wall: str
+    per_day: DaySpec | None = None
 
 
 class SecretSpec(_Typed, frozen=True, kw_only=True, rename={"origin": "from"}):

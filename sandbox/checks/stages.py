@@ -108,6 +108,16 @@ def limits(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding("CSM-C030", message, "stages", index, "limits", "call", field)
 
 
+def day(subject: Subject) -> Iterator[Finding]:
+    """C030: a day that has less than one run may come to: then no run could ever start."""
+    budget = subject.workflow.budget
+    for field in ("calls", "tokens", "usd"):
+        most, run = getattr(budget.per_day, field, None), getattr(budget, field)
+        if most is not None and most < run:
+            message = f"{field} of a day ({most:g}) is below that of one run ({run:g}), which is reserved as a whole"
+            yield subject.finding("CSM-C030", message, "budget", "per_day", field)
+
+
 def images(subject: Subject) -> Iterator[Finding]:
     """C024: an image that the engine does not have. Silent where no engine was asked."""
     known = subject.facts.images
@@ -231,6 +241,7 @@ CHECKS = (
     inputs,
     environment,
     limits,
+    day,
     images,
     unpinned,
     host_limits,

@@ -65,10 +65,11 @@ def workflow(random: Random) -> dict[str, Any]:
         "tokens": random.randint(1, 10**7),
         "calls": random.randint(100, 10**5),
     }
+    per_day = {"per_day": {"tokens": 10**8, "usd": 1000}} if random.random() < 0.3 else {}
     return {
         "casemate": 1,
         "name": f"generated-{random.randint(0, 999)}",
-        "budget": {**budget, "wall": f"{random.randint(20, 90)}m"},
+        "budget": {**budget, "wall": f"{random.randint(20, 90)}m", **per_day},
         "secrets": secrets,
         "models": models,
         "tools": tools,

@@ -88,6 +88,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("  teacher:\n", "  far: {provider: gemini, model: gemini-2.5-pro, price: {input: 1, output: 5}}\n  teacher:\n    route: {small: {below: 9, use: far}}\n", "CSM-C053", "far}}\n    provider"),
     ("cpu: 0.5", "rate: {requests: 0/min}", "CSM-C007", "0/min"),
     ("cpu: 0.5", "rate: {requests: 5/h}", "CSM-C007", "5/h"),
+    ("wall: 20m", "wall: 20m, per_day: {usd: 1}", "CSM-C030", "1}"),
+    ("wall: 20m", "wall: 20m, per_day: {calls: 99}", "CSM-C030", "99}"),
     ("cpu: 0.5", "rate: {}", "CSM-C007", "{}"),
     ("cpu: 0.5", "call: {tokens: 100_001}", "CSM-C030", "100_001"),
     ("cpu: 0.5", "call: {usd: 0.6}", "CSM-C030", "0.6}"),

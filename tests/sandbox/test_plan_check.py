@@ -40,6 +40,7 @@ SETS: list[tuple[str, Any]] = [
     ("models/0/price/cache_write", 50),
     ("models/0/price/cache_write", 150),
     ("models/0/price/cache_write_1h", 200),
+    ("budget/per_day", {"usd_nanos": 1, "tokens": None, "calls": None}),
     ("stages/0/limits/rate", {"requests": 0, "tokens": None, "parallel": None}),
     ("stages/0/limits/call", {"tokens": 10**9, "usd_nanos": None}),
     ("stages/0/env", {"OPENAI_API_KEY": "x"}),
