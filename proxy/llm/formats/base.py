@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -93,6 +93,11 @@ def known(fields: Object, allowed: frozenset[str], what: str) -> None:
     """Refuse the first field that is not in the allow list."""
     for key in sorted(fields.keys() - allowed):
         malformed(f"{what} {clean(key, 60)!r} is not allowed")
+
+
+def word(value: Json, words: Collection[str]) -> bool:
+    """Whether a value is one of some words; what is no text is none, whatever it is."""
+    return isinstance(value, str) and value in words
 
 
 def flag(body: Object, key: str) -> bool:

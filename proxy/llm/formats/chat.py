@@ -17,6 +17,7 @@ from proxy.llm.formats.base import (
     openai_error,
     text_bytes,
     usage_of,
+    word,
 )
 from proxy.llm.types import Usage
 
@@ -78,7 +79,7 @@ def _check_messages(messages: Json) -> int:
         malformed("messages must be a list that is not empty")
     images = 0
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        if not isinstance(message, dict) or not word(message.get("role"), _ROLES):
             malformed("a message has no known role")
         known(message, _MESSAGE, "message field")
         content = message.get("content")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from policies.canonical import Json
 from policies.plan import Model
-from proxy.llm.formats.base import IMAGE_TOKENS, Draft, Object, known, malformed, max_output, only
+from proxy.llm.formats.base import IMAGE_TOKENS, Draft, Object, known, malformed, max_output, only, word
 
 _PASSED = frozenset({"contents", "tools", "toolConfig", "safetySettings", "systemInstruction"})
 _DROPPED = frozenset({"store", "serviceTier"})
@@ -80,7 +80,7 @@ def _check_contents(contents: Json) -> int:
 
 
 def _check_content(content: Json) -> int:
-    if not isinstance(content, dict) or content.get("role", "user") not in _ROLES:
+    if not isinstance(content, dict) or not word(content.get("role", "user"), _ROLES):
         malformed("a content has no known role")
     known(content, _CONTENT, "content field")
     parts = content.get("parts")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from policies.canonical import Json
 from policies.plan import Model
-from proxy.llm.formats.base import IMAGE_TOKENS, Draft, Object, flag, known, malformed, max_output, only
+from proxy.llm.formats.base import IMAGE_TOKENS, Draft, Object, flag, known, malformed, max_output, only, word
 
 TOOL_TOKENS = 1024
 """An upper bound of what the provider adds to the input for tools, and for each tool that it has defined itself."""
@@ -168,7 +168,7 @@ def _check_context(context: Json) -> None:
     if not isinstance(context, dict) or context.keys() - {"edits"} or not isinstance(edits, list):
         malformed("context_management is not an object with edits")
     for edit in edits:
-        if not isinstance(edit, dict) or edit.get("type") not in _EDITS:
+        if not isinstance(edit, dict) or not word(edit.get("type"), _EDITS):
             malformed("a context_management edit is not one that only takes away")  # compaction is a second answer
 
 

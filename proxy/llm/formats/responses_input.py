@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from policies.canonical import Json
 from policies.events import clean
 from policies.plan import Model
-from proxy.llm.formats.base import Draft, Object, flag, inline_image, known, malformed, max_output, only
+from proxy.llm.formats.base import Draft, Object, flag, inline_image, known, malformed, max_output, only, word
 
 _PASSED = frozenset(
     {"input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "include",
@@ -89,7 +89,7 @@ def _check_item(item: Json) -> int:
     if not isinstance(item, dict) or not isinstance(kind, str) or kind not in _ITEMS:
         malformed(f"an input item is not one of {', '.join(_ITEMS)}")
     known(item, _ITEMS[kind] | {"type"}, f"{kind} field")
-    if kind == "message" and item.get("role") not in _ROLES:
+    if kind == "message" and not word(item.get("role"), _ROLES):
         malformed("a message has no known role")
     return sum(_check_content(item.get(key)) for key in ("content", "output", "summary"))
 
