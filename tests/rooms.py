@@ -1,4 +1,6 @@
-"""`python -m tests.rooms`: the tests of what ships in images, run in an image that has all of it, without a network.
+"""`python -m tests.rooms [TESTS…]`: the tests of what ships in images, in an image that has all of it, without a network.
+
+`python -m tests.rooms run MODULE [ARGUMENTS…]` runs a program of the tests there, the fuzzer of the doors for one.
 
 The checkout travels into the container as a tar stream, so that the engine may be anywhere.
 """
@@ -6,6 +8,7 @@ The checkout travels into the container as a tar stream, so that the engine may 
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -16,8 +19,8 @@ from sandbox.images import ROOMTEST, build_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")
-SCRIPT = (
-    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export HOME=/tmp;"
+UNPACK = "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export HOME=/tmp;"
+TESTS = (
     " python3 -m mypy --python-version 3.13 --cache-dir /tmp/mypy {rooms};"
     " python3 -m pytest -p no:cacheprovider {tests}"
 )
@@ -40,19 +43,14 @@ def main() -> int:
     """Run them; return pytest's exit code."""
     engine = connect()
     build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
-    tests = sys.argv[1:] or [f"tests/{room}" for room in ROOMS]
-    script = SCRIPT.format(rooms=" ".join(ROOMS), tests=" ".join(tests))
+    words = sys.argv[1:]
+    if words[:1] == ["run"]:
+        task = f" exec python3 -m {shlex.join(words[1:])}"
+    else:
+        task = TESTS.format(rooms=" ".join(ROOMS), tests=shlex.join(words or [f"tests/{room}" for room in ROOMS]))
     command = ["docker", "run", "--rm", "-i", "--network", "none", "--user", "1000", "--cap-drop", "ALL"]
-    command += [
-        "--security-opt",
-        "no-new-privileges",
-        "--tmpfs",
-        "/tmp:exec,mode=1777",
-        ROOMTEST.name,
-        "sh",
-        "-c",
-        script,
-    ]
+    command += ["--security-opt", "no-new-privileges", "--tmpfs", "/tmp:exec,mode=1777"]
+    command += [ROOMTEST.name, "sh", "-c", UNPACK + task]
     return subprocess.run(command, input=checkout(), check=False).returncode
 
 
