@@ -1,4 +1,4 @@
-"""`python -m tests.rooms [TESTS…]`: the tests of what ships in images, in an image that has all of it, without a network.
+"""`python -m tests.rooms [TESTS…]`: the tests of what ships in images, in one that has all of it, without a network.
 
 `python -m tests.rooms run MODULE [ARGUMENTS…]` runs a program of the tests there, the fuzzer of the doors for one.
 
