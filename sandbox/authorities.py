@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from policies.errors import CasemateError
-from sandbox.topology import CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD
+from sandbox.agent_env import CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD
 
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 MAX_BUNDLE = 4 << 20

@@ -13,10 +13,11 @@ from policies.errors import CasemateError
 from policies.events import clean
 from policies.plan import Stage
 from policies.vocabulary import Component, EventName, Outcome, Verdict
+from sandbox.agent_env import mcp_config
 from sandbox.artifacts import keep, unpack
 from sandbox.driver import Driver
 from sandbox.engine import Exit, tar_of
-from sandbox.topology import Cell, mcp_config
+from sandbox.topology import Cell
 
 ARTIFACTS = "artifacts"
 """What a stage leaves in /workspace/artifacts is its artifact: the next stages find it in /artifacts/<stage>."""

@@ -28,6 +28,7 @@ from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
 from sandbox import apply, authorities
+from sandbox.agent_env import trusts
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
 from sandbox.engine import Engine, tar_of
@@ -37,7 +38,7 @@ from sandbox.secrets import held_by, read_secrets
 from sandbox.store import Store
 from sandbox.sweep import sweep_run
 from sandbox.tally import Tally
-from sandbox.topology import Topology, topology, trusts
+from sandbox.topology import Topology, topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

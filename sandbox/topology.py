@@ -7,7 +7,6 @@ lets something out), who mounts which door, who runs as whom.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +14,7 @@ from enum import StrEnum
 from policies.plan import Plan, Stage
 from policies.slices import up_door
 from policies.vocabulary import Component
+from sandbox.agent_env import agent_env, trust_env, trusts
 
 LABEL_RUN = "casemate.run"
 LABEL_HOME = "casemate.home"
@@ -35,10 +35,6 @@ IMAGES = {
 }
 """The trusted images that every plan pins, beside those of its stages and local models."""
 
-CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD = "ca.pem", "truststore.p12", "changeit"
-"""Files in /casemate of a cell that must trust the firewall; the password is the one that Java programs expect."""
-
-PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 RELAY_READY = b"Loading success"
 RELAY = ("/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/casemate/haproxy.cfg")
 RELAY_GRACE_S = 120
@@ -307,7 +303,7 @@ class _Layout:
             env={
                 **stage.env,
                 **agent_env(self._run, stage.name),
-                **(_trust_env() if trusts(self._plan, stage) else {}),
+                **(trust_env() if trusts(self._plan, stage) else {}),
             },
             labels={**self._labels, LABEL_ROLE: "agent"},
             cpu_millis=limits.cpu_millis,
@@ -335,62 +331,3 @@ class _Layout:
 
 def _with_tmpfs(spec: ContainerSpec, extra: Tmpfs) -> ContainerSpec:
     return replace(spec, tmpfs=(*spec.tmpfs, extra))
-
-
-def agent_env(run: str, stage: str) -> dict[str, str]:
-    """Return the environment of an agent: where the doors are, and placeholders where clients insist on a key."""
-    egress, llm = "http://127.0.0.1:3128", "http://127.0.0.1:4000"
-    near = "127.0.0.1,localhost"
-    return {
-        "HOME": "/workspace",
-        "TMPDIR": "/tmp",  # noqa: S108
-        "CASEMATE_RUN": run,
-        "CASEMATE_STAGE": stage,
-        "OPENAI_BASE_URL": f"{llm}/v1",
-        "OPENAI_API_KEY": PLACEHOLDER_KEY,
-        "ANTHROPIC_BASE_URL": llm,
-        "ANTHROPIC_API_KEY": PLACEHOLDER_KEY,
-        "GOOGLE_GEMINI_BASE_URL": llm,
-        "GEMINI_API_KEY": PLACEHOLDER_KEY,
-        "GOOGLE_API_KEY": PLACEHOLDER_KEY,
-        "HTTP_PROXY": egress,
-        "HTTPS_PROXY": egress,
-        "http_proxy": egress,
-        "https_proxy": egress,
-        "NO_PROXY": near,
-        "no_proxy": near,
-    }
-
-
-def trusts(plan: Plan, stage: Stage) -> bool:
-    """Whether a stage's programs must trust more than the system's authorities."""
-    return any(rule.inspect for rule in stage.egress) or bool(plan.trust and stage.egress)
-
-
-def _trust_env() -> dict[str, str]:
-    """Return the variables by which programs learn whom to trust; each reads its own."""
-    bundle = f"/casemate/{CA_BUNDLE}"
-    names = (
-        "SSL_CERT_FILE",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "NODE_EXTRA_CA_CERTS",
-        "PIP_CERT",
-        "npm_config_cafile",
-        "AWS_CA_BUNDLE",
-        "CARGO_HTTP_CAINFO",
-        "DENO_CERT",
-    )
-    store = f"-Djavax.net.ssl.trustStore=/casemate/{TRUST_STORE} -Djavax.net.ssl.trustStoreType=PKCS12"
-    return {
-        **dict.fromkeys(names, bundle),
-        "JAVA_TOOL_OPTIONS": f"{store} -Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}",
-        "NODE_USE_ENV_PROXY": "1",
-    }
-
-
-def mcp_config() -> bytes:
-    """Return /casemate/mcp.json, in the form that agent programs read."""
-    servers = {"writes": {"type": "http", "url": "http://127.0.0.1:5000/mcp/writes"}}
-    return json.dumps({"mcpServers": servers}, indent=2).encode() + b"\n"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
+from sandbox.agent_env import agent_env
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.topology import agent_env
 from sandbox.workflow import CallSpec, detours, quantity
 
 # fmt: off

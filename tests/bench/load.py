@@ -114,19 +114,31 @@ async def _client(way: Way, request: bytes, count: int, times: list[float]) -> N
     writer.close()
 
 
-async def _many(way: Way, request: bytes, connections: int, count: int, times: list[float]) -> None:
+async def _stranger(way: Way, request: bytes, count: int, times: list[float]) -> None:
+    for _ in range(count):
+        began = time.perf_counter()
+        await _client(way, request, 1, [])
+        times.append(time.perf_counter() - began)
+
+
+async def _many(way: Way, request: bytes, connections: int, count: int, times: list[float], *, kept: bool) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
-            group.create_task(_client(way, request, count, times))
+            group.create_task((_client if kept else _stranger)(way, request, count, times))
 
 
-def measure(way: Way, request: bytes, connections: int, total: int, pids: Iterable[int]) -> Measured:
-    """Make `total` requests over so many connections, after some that warm up."""
+def measure(
+    way: Way, request: bytes, connections: int, total: int, pids: Iterable[int], *, kept: bool = True
+) -> Measured:
+    """Make `total` requests over so many connections at a time, after some that warm up.
+
+    Unless connections are `kept`, each request has one of its own, and its time is that of the whole.
+    """
     pids = list(pids)
-    asyncio.run(_many(way, request, min(connections, 8), 5, []))
+    asyncio.run(_many(way, request, min(connections, 8), 5, [], kept=kept))
     times: list[float] = []
     before, began = cpu_s(pids), time.perf_counter()
-    asyncio.run(_many(way, request, connections, max(1, total // connections), times))
+    asyncio.run(_many(way, request, connections, max(1, total // connections), times, kept=kept))
     elapsed, spent = time.perf_counter() - began, cpu_s(pids) - before
     times.sort()
     return Measured(

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from cryptography.x509.oid import NameOID
 
 from policies.errors import CasemateError
+from sandbox.agent_env import TRUST_STORE_PASSWORD, trusts
 from sandbox.authorities import files, only_file, run_authority
 from sandbox.engine import tar_of
-from sandbox.topology import TRUST_STORE_PASSWORD, topology, trusts
+from sandbox.topology import topology
 from tests.plans import plan
 
 
