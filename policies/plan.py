@@ -93,6 +93,7 @@ class Model(Frozen, frozen=True, kw_only=True):
 
     `local` names a trusted model image that is served on a socket without any network; otherwise `host`, `port` and
     `base_path` name a provider that is reached over TLS. `addresses`: see `EgressRule`.
+    `names` are those that the registry has for the model beside `model`: it may answer under any of them.
     """
 
     alias: Name
@@ -106,6 +107,7 @@ class Model(Frozen, frozen=True, kw_only=True):
     price: Price
     max_output_tokens: Count
     addresses: list[str] = msgspec.field(default_factory=list)
+    names: list[str] = msgspec.field(default_factory=list)
     fallback: list[Name] = msgspec.field(default_factory=list)
     routes: list[Route] = msgspec.field(default_factory=list)
 

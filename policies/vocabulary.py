@@ -106,6 +106,8 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "casemate.attempt",
         "casemate.asked",
         "casemate.cache",
+        "casemate.model.planned",
+        "casemate.model.answered",
         "casemate.replayed",
         "casemate.component",
         "casemate.certificate",

@@ -141,6 +141,7 @@ def _model(alias: str, spec: ModelSpec, entry: ModelEntry, facts: Facts) -> Mode
         price=_price(alias, spec, facts),
         max_output_tokens=spec.max_output_tokens or entry.max_output_tokens,
         addresses=sorted(spec.addresses),
+        names=sorted(set(entry.aliases) - {spec.model}),
         fallback=spec.fallback,
         routes=[
             Route(kind=cast("Literal['small', 'early']", kind), below=r.below, use=r.use)

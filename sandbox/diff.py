@@ -36,6 +36,7 @@ def permissions(plan: Plan) -> Permissions:
     for model in plan.models:
         where = model.local or f"{model.host}:{model.port}{model.base_path}"
         found[f"{model.alias} is {model.provider} {model.model} at {where}"] = 1
+        found |= {f"{model.alias} may answer as {name}": 1 for name in model.names}
         found[f"{model.alias} may answer tokens"] = model.max_output_tokens
         found |= {f"{model.alias} may be in {network}": 1 for network in model.addresses}
         for other in (*model.fallback, *(f"{r.kind} {r.use}" for r in model.routes)):

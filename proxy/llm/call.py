@@ -282,6 +282,8 @@ class Calls:
         }
         if call.broken is not None:
             attrs["error.type"] = call.broken.code
+            if call.broken.names is not None:
+                attrs["casemate.model.planned"], attrs["casemate.model.answered"] = call.broken.names
         self._events(
             EventName.LLM_SETTLED,
             stage=self._stage,

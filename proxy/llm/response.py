@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from policies.canonical import Json, StrictJsonError, strict_loads
 from policies.events import clean
+from policies.plan import Model
 from proxy.llm.charges import counted
 from proxy.llm.formats.base import Format
 from proxy.llm.types import LlmRequest, Refused, Usage
 
 REDACTED = b"[redacted]"
-_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})")
+_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|\d{3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +33,25 @@ def redact(data: bytes, key: str | None) -> bytes:
     return data.replace(key.encode(), REDACTED)
 
 
-def same_model(answered: object, configured: str) -> bool:
-    """Whether a provider answered as the configured model, or as a dated release of it."""
+def same_model(answered: object, planned: Model) -> bool:
+    """Whether a provider answered as the planned model: by its name, one that the registry has for it, or a dated
+    release of it."""
     if not isinstance(answered, str):
         return False
-    return answered == configured or bool(
-        answered.startswith(configured) and _DATED.fullmatch(answered[len(configured) :])
+    return any(
+        answered == name or (answered.startswith(name) and _DATED.fullmatch(answered[len(name) :]) is not None)
+        for name in (planned.model, *planned.names)
     )
 
 
-def other_model(answered: object) -> Refused:
-    """Return the refusal of an answer by another model than the plan's: another price, another lineage."""
+def other_model(answered: object, planned: Model) -> Refused:
+    """Return the refusal of an answer by another model than the plan's: another price, another lineage.
+
+    Both names go into the event; the agent is told neither.
+    """
     name = clean(answered, 80) if isinstance(answered, str) else "no name"
-    return Refused("CSM-P026", f"the provider answered as {name}", status=502, hint="the plan names another model")
+    reason = f"the provider answered as {name}, not as {planned.model}"
+    return Refused("CSM-P026", reason, status=502, hint="the plan names another model", names=(planned.model, name))
 
 
 def error_text(data: bytes, key: str | None) -> str:
@@ -62,14 +69,14 @@ def read_answer(data: bytes, request: LlmRequest, form: Format, key: str | None)
     """Judge a whole answer; raise `Refused` (P025, P026, P029)."""
     said = form.answer(body := read_object(data))
     named = body.get("modelVersion", body.get("model"))  # what is no answer may still name who gave it
-    if said is None and not same_model(named, request.model.model) and not form.free:
-        raise other_model(named)
+    if said is None and not same_model(named, request.model) and not form.free:
+        raise other_model(named, request.model)
     if said is None:
         raise _unusable("no answer in it")
     if said.failed is not None:
         raise failed(said.failed, key)
-    if said.names and not same_model(said.model, request.model.model):
-        raise other_model(said.model)
+    if said.names and not same_model(said.model, request.model):
+        raise other_model(said.model, request.model)
     usage = said.usage or counted(request.worst, said.output_bytes, hidden=request.hidden)
     return Answer(body=redact(data, key), model=str(said.model) if said.names else None, usage=usage)
 

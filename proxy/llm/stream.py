@@ -88,11 +88,11 @@ class StreamJudge:
         if said.failed is not None:
             raise failed(said.failed, self._key)
         if said.names:
-            if not same_model(said.model, self._request.model.model):
-                raise other_model(said.model)
+            if not same_model(said.model, self._request.model):
+                raise other_model(said.model, self._request.model)
             self.model = str(said.model)
         elif self.model is None and said.output_bytes:
-            raise other_model(None)  # an answer before the name of who answers
+            raise other_model(None, self._request.model)  # an answer before the name of who answers
         self.usage, self.finished = said.usage, said.ended
         self._may_end = self._may_end or said.may_end
         self.chunks, self.output_bytes = self.chunks + (said.output_bytes > 0), self.output_bytes + said.output_bytes

@@ -22,8 +22,10 @@ class Refused(Exception):  # noqa: N818 - the word for it; a refusal is an answe
         allowed: list[str] | None = None,
         more: dict[str, str | int] | None = None,
         retry_after: str | None = None,
+        names: tuple[str, str] | None = None,
     ) -> None:
         self.code, self.reason, self.hint, self.status = code, reason, hint, status
+        self.names = names  # the planned model and the one that answered: for the event, not for the agent
         self.allowed, self.more, self.retry_after = allowed or [], more or {}, retry_after
         super().__init__(f"{code}: {reason}")
 

@@ -25,9 +25,20 @@ from proxy.llm.request import read_request
 from proxy.llm.stream import StreamJudge
 from proxy.llm.types import Amount, LlmRequest, Refused, Usage
 from tests.proxy.kit import KEY, REMOTE, TEACHER, llm_for, make_plan, run
-from tests.proxy.llm_setting import setting
+from tests.proxy.llm_setting import USER, setting
 from tests.proxy.outside import certificate
-from tests.proxy.provider import Provider, gemini, generated, generated_events, provider_at, saying, stream
+from tests.proxy.provider import (
+    Provider,
+    anthropic,
+    gemini,
+    generated,
+    generated_events,
+    polite,
+    provider_at,
+    responding,
+    saying,
+    stream,
+)
 
 PRO = msgspec.structs.replace(REMOTE, provider="gemini", model="gemini-x", base_path="/v1beta", max_output_tokens=4096)
 FLASH = msgspec.structs.replace(TEACHER, provider="gemini", base_path="/v1beta")
@@ -392,5 +403,40 @@ def test_the_list_of_models_is_told_as_each_client_reads_it(root: Path) -> None:
             assert (told["has_more"], told["first_id"], told["last_id"]) == (False, "remote", "teacher")
             assert s.log.lines == []
             assert s.provider.requests == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("provider", "path", "answer", "asks"),
+    [
+        ("local", "/v1/chat/completions", polite, {"model": "teacher", "messages": USER}),
+        ("local", "/v1/responses", responding, {"model": "teacher", "input": "hi"}),
+        ("anthropic", "/v1/messages", anthropic, {"model": "teacher", "messages": USER, "max_tokens": 9}),
+        ("gemini", "/v1beta/models/teacher:{}enerateContent", gemini, {"contents": CONTENTS}),
+    ],
+    ids=["chat", "responses", "messages", "gemini"],
+)
+def test_another_model_is_denied_with_an_event_of_both_names(
+    root: Path, provider: str, path: str, answer: Any, asks: dict[str, Any], streamed: bool
+) -> None:
+    async def scenario() -> None:
+        plan = make_plan(models=(REMOTE, msgspec.structs.replace(FLASH, provider=provider, base_path="/v1")))
+        url = "http://door" + path.format("streamG" if streamed else "g") + ("?alt=sse" if streamed else "")
+        body = {**asks, "stream": True} if streamed and provider != "gemini" else asks
+        for said, rule in (("other-model", "CSM-P026"), ("tiny-model-2026-01-01", None)):  # the second is the control
+            async with setting(root, answer, plan, model=said) as s, s.client.post(url, json=body) as response:
+                told = (await response.read()).decode()
+                (one,) = s.log.named("llm.settled")
+                assert one["rule"] == rule
+                names = [one["attrs"].get(f"casemate.model.{who}") for who in ("planned", "answered")]
+                assert names == (["tiny-model", said] if rule else [None, None])
+                assert ("CSM-P026" in told) is bool(rule)
+                assert (said in told) is not bool(rule)
+            for file in (root / "doors/up-teacher").iterdir():
+                file.unlink()
+            for file in (root / "state").iterdir():
+                file.unlink()
 
     run(scenario())

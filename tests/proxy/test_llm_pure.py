@@ -132,11 +132,13 @@ def test_the_input_bound_is_at_least_the_bytes_of_the_text(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("answered", "same"),
-    [("gpt-x", True), ("gpt-x-2026-01-01", True), ("gpt-x-20260101", True), ("gpt-x-0613", True), ("gpt-x-mini", False),
+    [("gpt-x", True), ("gpt-x-2026-01-01", True), ("gpt-x-20260101", True), ("gpt-x-0613", True),
+     ("gpt-x-001", True), ("models/gpt-x", True),
+     ("models/gpt-x-001", True), ("models/gpt-y", False), ("gpt-x-1", False), ("gpt-x-mini", False),
      ("gpt-x-2026-01-01-mini", False), ("gpt", False), ("GPT-X", False), ("", False), (None, False), (1, False)],
 )  # fmt: skip
 def test_the_answering_model_is_the_plans_or_a_dated_release_of_it(answered: object, same: bool) -> None:
-    assert same_model(answered, "gpt-x") is same
+    assert same_model(answered, msgspec.structs.replace(REMOTE, names=["models/gpt-x"])) is same
 
 
 def answer(**fields: Any) -> bytes:
