@@ -15,7 +15,10 @@ def shape(refused: Refused, form: Format | None = None, denied: str = "llm", **m
     """Return the JSON of a refusal."""
     hint = clean(refused.hint or refused.reason)
     body = denial(refused.code, denied, hint=hint, allowed=refused.allowed, **refused.more, **more)
-    return form.error(body, refused.status) if form is not None else body
+    try:
+        return form.error(body, refused.status) if form is not None else body
+    except Exception:  # noqa: BLE001 - a refusal that cannot be put in a client's words is still one
+        return body
 
 
 def cut(refused: Refused, form: Format) -> bytes:

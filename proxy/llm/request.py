@@ -17,7 +17,7 @@ from policies.canonical import Json, StrictJsonError, strict_loads
 from policies.events import clean
 from policies.plan import Model
 from proxy.llm.formats.base import Format, malformed
-from proxy.llm.formats.table import SPOKEN, routes
+from proxy.llm.formats.table import routes, speaks
 from proxy.llm.types import LlmRequest, Refused
 
 OVERHEAD_TOKENS = 64
@@ -91,7 +91,7 @@ def _model(alias: Json, models: Mapping[str, Model], form: Format) -> tuple[str,
         raise Refused(
             "CSM-P022", f"model {name!r} is not this stage's", allowed=sorted(models), hint="use an allowed alias"
         )
-    if form not in SPOKEN.get(model.provider, ()):
+    if not speaks(model.provider, form):
         raise Refused(
             "CSM-P020",
             f"model {alias!r} of provider {model.provider} was asked over {form.name}",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from policies.plan import Model
 from proxy.llm.formats.base import Format
-from proxy.llm.formats.table import SPOKEN
+from proxy.llm.formats.table import speaks
 
 
 def target(model: Model, input_tokens: int, calls: int) -> str:
@@ -28,7 +28,7 @@ def target(model: Model, input_tokens: int, calls: int) -> str:
 def chain(alias: str, models: Mapping[str, Model], form: Format) -> list[str]:
     """Return the aliases to ask, one after the other; only those that speak the format can stand in."""
     wanted = [alias, *models[alias].fallback]
-    return [one for one in dict.fromkeys(wanted) if one in models and form in SPOKEN.get(models[one].provider, ())]
+    return [one for one in dict.fromkeys(wanted) if one in models and speaks(models[one].provider, form)]
 
 
 def reach(aliases: Iterable[str], models: Mapping[str, Model]) -> set[str]:

@@ -52,6 +52,11 @@ def find(path: str) -> Asked | None:
     return None
 
 
+def speaks(provider: str, form: Format) -> bool:
+    """Whether a provider's models are asked in a format; formats are told apart by name."""
+    return any(form.name == one.name for one in SPOKEN.get(provider, ()))
+
+
 def routes(provider: str) -> list[str]:
     """Return the routes at which the models of a provider can be asked."""
     return [f"POST {_door(spoken)}" for spoken in SPOKEN.get(provider, ())]
