@@ -346,3 +346,38 @@ def test_the_demo_makes_a_data_set_with_a_real_model(lab: Lab) -> None:
     assert len(result.of("llm.settled")) == 48
     teachers = {e.attrs["gen_ai.response.model"] for e in result.of("llm.settled")}
     assert teachers == {"gemma-3-270m"}
+
+
+def test_a_recorded_run_is_replayed_without_network_keys_or_models(lab: Lab) -> None:
+    agent = """
+from openai import OpenAI, PermissionDeniedError
+
+client = OpenAI(max_retries=0, timeout=100)
+
+def ask(words):
+    try:
+        said = client.chat.completions.create(
+            model="teacher", max_tokens=6, temperature=1, messages=[{"role": "user", "content": words}])
+        return said.choices[0].message.content
+    except PermissionDeniedError as error:
+        return error.body["code"]
+
+words = open("/inputs/words.txt").read().split()
+print([ask(word) for word in words])
+"""
+    (lab.folder / "words.txt").write_text("one one two")
+    inputs = {"agent": {"path": "agent.py"}, "words": {"path": "words.txt"}}
+    path = lab.workflow(agent, models=["teacher"], top={**MODEL, "inputs": inputs})
+    recorded = lab.run(path, "--record")
+    assert recorded.exit_code == 0, recorded.stderr
+    assert recorded.folder is not None
+    assert len((recorded.folder / "recording" / "agent.jsonl").read_bytes().splitlines()) == 3
+    (lab.folder / "words.txt").write_text("one two one one")
+    replayed = lab.run(path, "--replay", recorded.folder.name)
+    assert replayed.exit_code == 0, replayed.stderr
+    one, again, two = eval(recorded.agent_log().splitlines()[-1])
+    assert eval(replayed.agent_log().splitlines()[-1]) == [one, two, again, "CSM-P032"]
+    assert all(event.attrs["casemate.replayed"] for event in replayed.of("llm.settled"))
+    assert not list((replayed.folder or lab.folder).glob("recording/*"))
+    refused = lab.cli("run", str(path), "--replay", (replayed.folder or lab.folder).name)
+    assert (refused.returncode, "CSM-R023" in refused.stderr) == (2, True)

@@ -188,7 +188,11 @@ def judge_get(host: str, ports: dict[str, int]) -> Callable[[h11.Request, bytes,
         wrong = ["method"] if request.method != b"GET" else []
         if hosts != [f"{host}:{ports[host]}".encode()]:
             wrong.append("host")
-        if not (path == b"/public" or path.startswith(b"/public/")) or b".." in path.split(b"/") or b"%2" in path.lower():
+        if (
+            not (path == b"/public" or path.startswith(b"/public/"))
+            or b".." in path.split(b"/")
+            or b"%2" in path.lower()
+        ):
             wrong.append("path")
         return [f"{', '.join(wrong)} of a request that arrived: {raw!r}"] if wrong else []
 

@@ -160,7 +160,7 @@ def test_whatever_raises_is_a_denial(
             return await calls(http, replace(asked, form=parts.form(asked.form)))
 
         door = Door("work", ["teacher"], parts.serve(serve), log.events)
-        path = str(root / "doors/work/llm.sock")
+        path = str(root / "doors" / "work" / "llm.sock")
         listener = await asyncio.get_running_loop().create_unix_server(door.server, path)
         connector = aiohttp.UnixConnector(path=path)
         async with provider_at(tunnel, answer) as provider, aiohttp.ClientSession(connector=connector) as client:
