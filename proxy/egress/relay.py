@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
+from proxy.egress.splice import Way
 from proxy.egress.types import Refused
 
 IDLE_SECONDS = 15 * 60.0
@@ -55,6 +57,15 @@ class Source:
         """Make `data` what the next read returns first."""
         self._kept = data + self._kept
 
+    async def rest(self, transport: asyncio.Transport) -> bytes:
+        """Return what was read already, without waiting for more; from now on nothing is read here."""
+        reader = cast("asyncio.StreamReader", self._reader)
+        transport.pause_reading()
+        reader.feed_eof()  # of the buffer, not of the connection
+        data, self._kept = self._kept + await reader.read(-1), b""
+        transport.pause_reading()  # a reader whose buffer was full has just asked for more
+        return data
+
 
 async def close(writer: asyncio.StreamWriter) -> None:
     """Close a connection, whatever state it is in."""
@@ -77,47 +88,61 @@ async def relay(
     idle: float = IDLE_SECONDS,
     take: Callable[[int], None] = _unbounded,
 ) -> None:
-    """Copy both ways until both sides have ended, one has broken, or nothing has moved for `idle` seconds.
+    """Move bytes both ways until both sides have ended, one has broken, or nothing has moved for `idle` seconds.
 
-    `take` is told how many bytes are about to move, and raises `Refused` when they must not.
+    `take` is told how many bytes are about to move, and raises `Refused` when they must not. What the streams have
+    read already goes first; from then on the kernel moves the rest, and the streams are only good to be closed.
     """
-    loop = asyncio.get_running_loop()
-    last = loop.time()
-
-    async def out() -> None:
-        nonlocal last
-        while data := await inner.read():
-            take(len(data))
-            outer_writer.write(data)
-            traffic.sent += len(data)
-            await outer_writer.drain()
-            last = loop.time()
-        outer_writer.write_eof()
-
-    async def back() -> None:
-        nonlocal last
-        while data := await outer.read(CHUNK):
-            take(len(data))
-            inner_writer.write(data)
-            traffic.received += len(data)
-            await inner_writer.drain()
-            last = loop.time()
-        inner_writer.write_eof()
-
-    tasks = {asyncio.create_task(out()), asyncio.create_task(back())}
+    wires, ways = list[socket.socket](), list[Way]()
     try:
-        while pending := {task for task in tasks if not task.done()}:
-            left = last + idle - loop.time()
-            if left <= 0:
-                raise Refused("CSM-P002", f"nothing moved for {idle:.0f} seconds")
-            done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            failures = [task.exception() for task in done]
-            for failure in failures:
-                if isinstance(failure, Refused):
-                    raise failure
-            if any(failures):
-                break  # one side is broken: the other has nobody to talk to
+        try:
+            async with asyncio.timeout(idle):
+                early, wire = await _hand_on(inner, inner_writer, outer_writer, take)
+                wires.append(wire)
+                traffic.sent += early
+                early, wire = await _hand_on(Source(outer), outer_writer, inner_writer, take)
+                wires.append(wire)
+                traffic.received += early
+        except TimeoutError as error:
+            raise _idle(idle) from error
+        ways = [Way(wires[0], wires[1], take), Way(wires[1], wires[0], take)]
+        await _both(ways, idle)
+    except OSError:
+        pass  # one side is broken: the other has nobody to talk to
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for way in ways:
+            way.close()
+        for wire in wires:
+            wire.close()
+        if ways:
+            traffic.sent += ways[0].moved
+            traffic.received += ways[1].moved
+
+
+async def _hand_on(
+    source: Source, own: asyncio.StreamWriter, other: asyncio.StreamWriter, take: Callable[[int], None]
+) -> tuple[int, socket.socket]:
+    """Pass on what a side's streams have read already; return how much that was, and the side's socket."""
+    data = await source.rest(cast("asyncio.Transport", own.transport))
+    other.transport.set_write_buffer_limits(0)
+    if data:
+        take(len(data))
+        other.write(data)
+    await other.drain()  # with a limit of nothing: until nothing is left
+    return len(data), own.get_extra_info("socket").dup()
+
+
+def _idle(seconds: float) -> Refused:
+    return Refused("CSM-P002", f"nothing moved for {seconds:.0f} seconds")
+
+
+async def _both(ways: Sequence[Way], idle: float) -> None:
+    """Wait for the end of both ways. Raises what ended one of them, or `Refused` when nothing moves."""
+    clock = asyncio.get_running_loop().time
+    while pending := {way.done for way in ways if not way.done.done()}:
+        left = max(way.last for way in ways) + idle - clock()
+        if left <= 0:
+            raise _idle(idle)
+        done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        for way in done:
+            way.result()
