@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,8 +15,11 @@ from typing import Any
 
 import docker
 import docker.models.networks
+import docker.types
 import pytest
 
+from sandbox.engine import tar_of
+from tests.attack import neighbour
 from tests.lab import PROPOSE, Lab, Result
 
 PROBES = Path(__file__).with_name("probes.py")
@@ -25,21 +29,42 @@ ENVIRONMENT = "LAB_SECRET"
 
 @dataclass(frozen=True)
 class Target:
-    """Something on a network that the tests made themselves: it answers whoever can reach it."""
+    """What is on a network that the tests made themselves: it answers whoever can reach it.
+
+    `port` of the host's own address there (`gateway`); of a container beside, `neighbour` and `neighbour6`.
+    """
 
     gateway: str
     port: int
     network: str
+    neighbour: str
+    neighbour6: str
 
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    """A listener on the gateway address of a bridge of our own, as a host's services are to its containers."""
+    """A listener on the gateway address of a bridge of our own, as a host's services are, and a container beside."""
     client = docker.from_env()
     name = f"casemate-test-{uuid.uuid4().hex[:8]}"
-    network = client.networks.create(name, driver="bridge", labels={"casemate-test": "1"})
+    pool = docker.types.IPAMPool(subnet=f"fd{uuid.uuid4().hex[:2]}:{uuid.uuid4().hex[:4]}:ca5e::/64")
+    network = client.networks.create(
+        name, driver="bridge", labels={"casemate-test": "1"}, enable_ipv6=True,
+        ipam=docker.types.IPAMConfig(pool_configs=[pool]),
+    )  # fmt: skip
     network.reload()
-    gateway = network.attrs["IPAM"]["Config"][0]["Gateway"]
+    gateway = _gateway(network.attrs)
+    beside = client.containers.create(
+        "casemate/agent-python", ["python", "-u", "/srv/neighbour.py"], user="0", network=name, working_dir="/",
+        labels={"casemate-test": "1"},
+    )  # fmt: skip
+    beside.put_archive("/srv", tar_of({"neighbour.py": Path(neighbour.__file__).read_bytes()}))
+    beside.start()
+    until = time.monotonic() + 30
+    while b"ready" not in beside.logs():
+        assert time.monotonic() < until, beside.logs()
+        time.sleep(0.1)
+    beside.reload()
+    addresses = beside.attrs["NetworkSettings"]["Networks"][name]
     listener = socket.create_server((gateway, 0))
     stop = threading.Event()
 
@@ -52,11 +77,18 @@ def target() -> Iterator[Target]:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    yield Target(gateway, listener.getsockname()[1], name)
+    port = listener.getsockname()[1]
+    yield Target(gateway, port, name, addresses["IPAddress"], addresses["GlobalIPv6Address"])
     stop.set()
     thread.join()
     listener.close()
+    beside.remove(force=True, v=True)
     network.remove()
+
+
+def _gateway(attrs: dict[str, Any]) -> str:
+    """The host's IPv4 address on a bridge."""
+    return next(str(c["Gateway"]) for c in attrs["IPAM"]["Config"] if "." in c.get("Gateway", ""))
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +109,16 @@ def probes(target: Target, marker: Path) -> dict[str, Any]:
         "search": [CANARY],
         "docker": 0,
         "unix_sockets": 0,
-        "network": [[target.gateway, target.port]],
+        "network": [
+            [target.gateway, target.port],
+            *([host, port] for host in (target.neighbour, target.neighbour6) for port in neighbour.TCP),
+        ],
+        "datagrams": [[host, port] for host in (target.neighbour, target.neighbour6) for port in neighbour.UDP],
+        "ping": target.neighbour,
+        "without_proxy": f"http://{target.neighbour}/",
         "raw_sockets": None,
         "names": ["example.com", "host.docker.internal", "metadata.google.internal"],
+        "resolver": "planted.example.net",
         "syscalls": 0,
         "setuid": 0,
         "writable": 0,
@@ -107,13 +146,13 @@ CELL_ONLY: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def cell(
-    tmp_path_factory: pytest.TempPathFactory, probes: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory, probes: dict[str, Any], target: Target
 ) -> Iterator[tuple[Lab, Result, dict[str, Any]]]:
     """A real run whose agent is the probes; yields the lab, the run, and what the probes got hold of."""
     lab = Lab(tmp_path_factory.mktemp("cell"))
     lab.env[ENVIRONMENT] = CANARY
     model = {"provider": "openai", "model": "gpt-4o-mini", "secret": "key", "price": {"input": 1, "output": 1}}
-    (lab.folder / "probes.json").write_text(json.dumps({**CELL_ONLY, **probes}))
+    (lab.folder / "probes.json").write_text(json.dumps({**CELL_ONLY, **probes, "scan": [target.gateway, 1, 65536]}))
     source = PROPOSE + "asyncio.run(propose({'text': 'under attack'}))\n"
     agent = source + "import runpy\nrunpy.run_path('/inputs/probes.py', run_name='__main__')\n"
     (lab.folder / "probes.py").write_text(PROBES.read_text())
@@ -135,8 +174,10 @@ def control(
 ) -> dict[str, Any]:
     """The same probes in a container of the same image, with the protection deliberately taken away."""
     folder = tmp_path_factory.mktemp("control")
-    (folder / "probes.json").write_text(json.dumps({**probes, "flood": 1}))
+    area = [target.gateway, target.port - 50, target.port + 50]
+    (folder / "probes.json").write_text(json.dumps({**probes, "flood": 1, "scan": area}))
     (folder / "probes.py").write_text(PROBES.read_text())
+    (folder / "doors").mkdir()
     suid = folder / "suid"
     suid.write_text("x")
     suid.chmod(0o4755)
@@ -153,6 +194,7 @@ def control(
             str(folder): {"bind": "/lab", "mode": "rw"},
             str(marker.parent): {"bind": str(marker.parent), "mode": "ro"},
             "/var/run/docker.sock": {"bind": "/var/run/docker.sock", "mode": "rw"},
+            str(folder / "doors"): {"bind": "/doors", "mode": "ro"},
             str(suid): {"bind": "/opt/suid", "mode": "ro"},
             str(marker): {"bind": "/etc/leaked", "mode": "ro"},
         },

@@ -42,7 +42,10 @@ def network(targets):
             routes6 = [line for line in f if not line.rstrip().endswith("lo")]
     except OSError:
         routes6 = []
-    tried = {f"{host}:{port}": connect(host, port) for host, port in targets}
+    tried = {
+        f"{host}:{port}": connect(host, port, socket.AF_INET6 if ":" in host else socket.AF_INET)
+        for host, port in targets
+    }
     return {"interfaces": interfaces, "routes": routes, "routes6": len(routes6), "tried": tried}
 
 
@@ -53,6 +56,82 @@ def local_only(addresses):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         result[f"{host}:{port}/tcp"] = connect(host, port, family)
         result[f"{host}:{port}/udp"] = connect(host, port, family, socket.SOCK_DGRAM)
+    return result
+
+
+def datagrams(targets):
+    """Rows 1, 10: a datagram to each target, and whether an answer came."""
+    result = {}
+    for host, port in targets:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(3)
+            try:
+                s.sendto(b"anybody there?", (host, port))
+                s.recv(100)
+                result[f"{host}:{port}"] = "answered"
+            except OSError as error:
+                result[f"{host}:{port}"] = errno.errorcode.get(error.errno, type(error).__name__)
+    return result
+
+
+def ping(host):
+    """Row 10: an ICMP echo by a socket that needs no privilege, or else by a raw one."""
+    echo = b"\x08\x00\xf7\xff\x00\x00\x00\x00"
+    result = "?"
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+        try:
+            with socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP) as s:
+                s.settimeout(3)
+                s.sendto(echo, (host, 0))
+                s.recv(100)
+                return "answered"
+        except OSError as error:
+            result = errno.errorcode.get(error.errno, type(error).__name__)
+    return result
+
+
+def scan(area):
+    """Row 27: every port of a host that can be connected to."""
+    host, first, last = area
+    found = []
+    for port in range(first, last):
+        with socket.socket() as s:
+            s.settimeout(1)
+            if s.connect_ex((host, port)) == 0:
+                found.append(port)
+    return found
+
+
+def resolver(name):
+    """Row 6: write one's own resolv.conf and hosts; does a name resolve then?"""
+    result = {}
+    for path, line in {"/etc/resolv.conf": "nameserver 9.9.9.9", "/etc/hosts": f"203.0.113.9 {name}"}.items():
+        try:
+            if path == "/etc/hosts":
+                with open(path, "a") as f:
+                    f.write(line + "\n")
+            else:
+                os.close(os.open(path, os.O_WRONLY))
+            result[path] = "written"
+        except OSError as error:
+            result[path] = errno.errorcode.get(error.errno, "?")
+    code = f"import socket; print(socket.gethostbyname({name!r}))"
+    env = {**os.environ, "HOSTALIASES": "/tmp/aliases", "LOCALDOMAIN": "example.com", "RES_OPTIONS": "ndots:0"}
+    with contextlib.suppress(OSError), open("/tmp/aliases", "w") as f:
+        f.write("planted 203.0.113.9\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    result["resolves"] = done.stdout.strip() or done.stderr.strip().splitlines()[-1].partition(":")[0]
+    return result
+
+
+def without_proxy(url):
+    """Row 8: a client whose proxy variables are gone, and one that is told to use none."""
+    code = f"import urllib.request as r; print(r.urlopen({url!r}, timeout=3).status)"
+    bare = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    result = {}
+    for name, env in {"unset": bare, "none for all": {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}}.items():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+        result[name] = done.stdout.strip() or done.stderr.strip().splitlines()[-1]
     return result
 
 

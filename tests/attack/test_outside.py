@@ -237,3 +237,40 @@ def test_every_request_that_arrived_was_allowed(attacked: Attacked) -> None:
     tunnels = [e for e in allowed if e.attrs.get("http.request.method") == "CONNECT"]
     assert len(arrived.requests) == len(inside) + len(tunnels)
     assert {r["method"] for r in arrived.requests} == {"GET"}
+
+
+EMPTY = """
+import json, urllib.error, urllib.request
+for url in ("http://plain.example.com/x", "https://seen.example.com/x"):
+    try:
+        print(urllib.request.urlopen(url, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        print(json.load(error)["error"]["code"])
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_row_25_an_empty_allow_list_lets_nothing_out(tmp_path: Path) -> None:
+    """The firewall of such a run has no network at all; the same agent with two rules is the control."""
+    with OutsideLab({name: ["origin"] for name in ("plain.example.com", "seen.example.com")}) as outside:
+        near = {"addresses": [outside.subnet]}
+        some = [{"host": "plain.example.com", "scheme": "http", "methods": ["GET"], "paths": ["/"], **near}]
+        some.append({"host": "seen.example.com", **near})
+        said = {}
+        for name, egress in (("empty", []), ("control", some)):
+            (tmp_path / name).mkdir()
+            lab = Lab(tmp_path / name)
+            lab.env |= outside.env
+            (lab.folder / "ca.pem").write_bytes(outside.authority)
+            result = lab.run(lab.workflow(EMPTY, egress=egress, top={"trust": ["ca.pem"]}))
+            assert result.exit_code == 0, result.stderr
+            said[name] = result.agent_log().splitlines()[-2:]
+            if name == "empty":
+                denied = [event.rule for event in result.of("egress.decided")]
+                assert denied == ["CSM-P003"] * 2
+                assert (outside.queries, outside.connections) == ([], 0)
+        assert said["empty"][0] == "CSM-P003"
+        assert "403" in said["empty"][1]
+        assert said["control"] == ["200", "200"]
+        assert outside.connections == 2
