@@ -152,14 +152,28 @@ class EgressRule(Frozen, frozen=True, kw_only=True):
     quota: EgressQuota | None
 
 
+class Pin(Frozen, frozen=True, kw_only=True):
+    """A tool as a person approved it: the whole definition that its server gave, and whether it only reads."""
+
+    name: str
+    reads: bool
+    definition: dict[str, Any]
+
+
 class Tool(Frozen, frozen=True, kw_only=True):
-    """An MCP server: a container (`image`, over stdio) or a remote one (`url`, over HTTP), and where it may connect."""
+    """An MCP server: a container (`image` with `run`, over stdio) or a remote one (`url`, over HTTP).
+
+    `egress` is where a container may connect; `addresses` (CIDR) where a remote server may be, beside public addresses.
+    """
 
     name: Name
     image: str | None
     url: str | None
     secret: Name | None
     egress: list[EgressRule]
+    run: list[str] = msgspec.field(default_factory=list)
+    addresses: list[str] = msgspec.field(default_factory=list)
+    pins: list[Pin] = msgspec.field(default_factory=list)
 
 
 class Image(Frozen, frozen=True, kw_only=True):

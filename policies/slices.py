@@ -91,14 +91,21 @@ class StageWrites(Frozen, frozen=True, kw_only=True):
 
     stage: Name
     outputs: list[Name]
+    tools: dict[str, list[str]]
 
 
 class GatewaySlice(Frozen, frozen=True, kw_only=True):
-    """Which outputs a stage may propose."""
+    """Which outputs a stage may propose, and which tools it may call.
+
+    A container's standard streams are at /tools/<stage>/<server>/stdio.sock, the tunnel of a remote server at
+    /doors/up-tool-<server>/up.sock.
+    """
 
     version: int
     stages: list[StageWrites]
     outputs: list[Output]
+    servers: list[Tool]
+    trust: list[str]
 
 
 class CustomsSlice(Frozen, frozen=True, kw_only=True):
@@ -143,6 +150,23 @@ def up_door(alias: str) -> str:
     return f"up-{alias}"
 
 
+def tool_door(server: str) -> str:
+    """Return the name of the tunnel door through which the gateway reaches the remote MCP server `server`."""
+    return f"up-tool-{server}"
+
+
+def _tool_tunnel(tool: Tool) -> Tunnel:
+    url = urlsplit(tool.url or "")
+    return Tunnel(
+        door=tool_door(tool.name),
+        holder=Component.GATEWAY.value,
+        host=url.hostname or "",
+        port=url.port or 443,
+        local=None,
+        addresses=tool.addresses,
+    )
+
+
 def slices(plan: Plan) -> dict[Component, Slice]:
     """Cut the plan into the parts of the four trusted processes."""
     return {
@@ -162,7 +186,8 @@ def slices(plan: Plan) -> dict[Component, Slice]:
                     addresses=m.addresses,
                 )
                 for m in plan.models
-            ],
+            ]
+            + [_tool_tunnel(tool) for tool in plan.tools if tool.url is not None],
             trust=plan.trust,
         ),
         Component.LLM: LlmSlice(
@@ -174,8 +199,10 @@ def slices(plan: Plan) -> dict[Component, Slice]:
         ),
         Component.GATEWAY: GatewaySlice(
             version=SLICE_VERSION,
-            stages=[StageWrites(stage=s.name, outputs=s.outputs) for s in plan.stages],
+            stages=[StageWrites(stage=s.name, outputs=s.outputs, tools=s.tools) for s in plan.stages],
             outputs=plan.outputs,
+            servers=plan.tools,
+            trust=plan.trust,
         ),
         Component.CUSTOMS: CustomsSlice(version=SLICE_VERSION, outputs=plan.outputs),
     }

@@ -1,0 +1,99 @@
+"""What a server may say, read strictly: JSON-RPC 2.0 messages, of which only answers to our own questions count. Pure.
+
+Threats: an answer to somebody else's id, a request to the client (sampling, roots, elicitation), a line of two
+gigabytes, two readings of one message. Ids are ours, so an answer can only be to what we asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from policies.canonical import StrictJsonError, canonical, strict_loads
+
+MAX_MESSAGE = 8 * 1024 * 1024
+"""Bytes of one message of a server."""
+MAX_NOISE = 10_000
+"""Messages of a server that answer nothing, after which it has failed: notifications, requests, strange ids."""
+METHOD_NOT_FOUND = -32601
+
+
+class ServerFailed(Exception):  # noqa: N818 - the word for it
+    """The server cannot be used now; `reason` holds nothing that it said."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Peer(Protocol):
+    """Carries requests to one server."""
+
+    async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
+        """Ask, and return the answer; raise `ServerFailed`."""
+        ...
+
+    async def notify(self, method: str) -> None:
+        """Tell; raise `ServerFailed`."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: a result, or an error with its code and message."""
+
+    result: dict[str, Any] | None
+    code: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a message of a server is: an answer to our question `id`, a question to be refused, or noise."""
+
+    id: int | None = None
+    answer: Answer | None = None
+    refuse: bytes | None = None
+
+
+def read(data: bytes) -> Said:
+    """Read one message; raise `ServerFailed` for what has no one reading."""
+    try:
+        value = strict_loads(data)
+    except StrictJsonError as error:
+        raise ServerFailed("it said something that is not one JSON document") from error
+    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+        raise ServerFailed("it said something that is not JSON-RPC 2.0")
+    if "method" in value:
+        number = value.get("id")
+        if number is None:
+            return Said()
+        error = {"code": METHOD_NOT_FOUND, "message": "not offered"}
+        return Said(refuse=canonical({"jsonrpc": "2.0", "id": number, "error": error}))
+    number = value.get("id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        return Said()
+    result, error = value.get("result"), value.get("error")
+    if isinstance(result, dict) and error is None:
+        return Said(id=number, answer=Answer(result))
+    if isinstance(error, dict) and result is None:
+        code, message = error.get("code"), error.get("message")
+        return Said(
+            id=number,
+            answer=Answer(None, code if isinstance(code, int) else 0, message if isinstance(message, str) else ""),
+        )
+    raise ServerFailed("it answered with neither a result nor an error")
+
+
+def question(number: int | None, method: str, params: dict[str, Any] | None) -> bytes:
+    """Return a request, or without a number a notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if number is not None:
+        message["id"] = number
+    if params is not None:
+        message["params"] = params
+    return canonical(message)

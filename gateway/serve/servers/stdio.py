@@ -1,0 +1,100 @@
+"""A server over its standard streams, which a bridge brings to a Unix socket: one line, one message."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from gateway.serve.servers.peer import MAX_MESSAGE, MAX_NOISE, Answer, Peer, ServerFailed, question, read
+
+CONNECT_SECONDS = 15.0
+
+
+class StdioPeer(Peer):
+    """One connection. After one failure it fails for ever; a new one has to be opened."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer, self._numbers = reader, writer, count(1)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._failed: ServerFailed | None = None
+        self._task = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def open(cls, path: Path) -> StdioPeer:
+        """Connect; raise `ServerFailed` when nobody is there in time."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                while True:
+                    with suppress(OSError):
+                        return cls(*await asyncio.open_unix_connection(path, limit=MAX_MESSAGE))
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise ServerFailed("it does not start") from error
+
+    async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
+        """Ask, and wait for the answer."""
+        if self._failed is not None:
+            raise self._failed
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._send(question(number, method, params))
+                return await answer
+        except TimeoutError as error:
+            with suppress(ServerFailed):
+                await self._send(question(None, "notifications/cancelled", {"requestId": number}))
+            raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def notify(self, method: str) -> None:
+        """Tell."""
+        await self._send(question(None, method, None))
+
+    async def close(self) -> None:
+        """End the connection, and whoever waits for an answer."""
+        self._task.cancel()
+        self._writer.close()
+        self._fail(ServerFailed("it was closed"))
+        with suppress(asyncio.CancelledError, OSError):
+            await self._task
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            self._writer.write(data + b"\n")
+            await self._writer.drain()
+        except OSError as error:
+            raise ServerFailed("it has ended") from error
+
+    async def _listen(self) -> None:
+        noise = 0
+        try:
+            while line := await self._reader.readuntil(b"\n"):
+                said = read(line)
+                waiting = self._waiting.get(said.id) if said.id is not None else None
+                if waiting is not None and said.answer is not None and not waiting.done():
+                    waiting.set_result(said.answer)
+                    continue
+                noise += 1
+                if noise > MAX_NOISE:
+                    raise ServerFailed("it talks too much")
+                if said.refuse is not None:
+                    await self._send(said.refuse)
+        except ServerFailed as failed:
+            self._fail(failed)
+        except asyncio.LimitOverrunError:
+            self._fail(ServerFailed(f"it said a line over {MAX_MESSAGE} bytes"))
+        except (OSError, asyncio.IncompleteReadError):
+            self._fail(ServerFailed("it has ended"))
+        finally:
+            self._writer.close()
+
+    def _fail(self, failed: ServerFailed) -> None:
+        self._failed = self._failed or failed
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(failed)
