@@ -24,10 +24,10 @@ def serve(root: Path, port: int) -> int:
     from gateway.serve.server import serve as run
 
     birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
-    if birth.secrets:
-        # This process faces agents; whoever hands it a secret has made a mistake.
-        raise CasemateError("CSM-R010", "the gateway holds no secret", place=Component.GATEWAY.value)
-    return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY)))
+    if birth.secrets.keys() != {server.secret for server in part.servers if server.secret is not None}:
+        # This process faces agents; whoever hands it another secret than those of its servers has made a mistake.
+        raise CasemateError("CSM-R010", "other secrets than those of its servers", place=Component.GATEWAY.value)
+    return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY), birth.secrets))
 
 
 def customs(root: Path) -> int:

@@ -62,6 +62,8 @@ CODES: dict[str, str] = {
     "CSM-C051": "network that no rule may open",
     "CSM-C052": "trusted authority cannot be used",
     "CSM-C053": "fallback or route to another wire format",
+    "CSM-C060": "tool is not pinned",
+    "CSM-C061": "pins cannot be read",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",
@@ -105,6 +107,10 @@ CODES: dict[str, str] = {
     "CSM-G010": "write buffer full",
     "CSM-G011": "too many refused requests; the door is closed",
     "CSM-G012": "the write buffer cannot be opened or written",
+    "CSM-G013": "tool differs from its pin",
+    "CSM-G014": "tool server failed",
+    "CSM-G015": "tool result cut or cleaned",
+    "CSM-G016": "too many tool calls",
     "CSM-G019": "internal failure at the gateway; denied",
     # writes
     "CSM-W001": "record does not fit the schema",

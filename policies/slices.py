@@ -11,6 +11,7 @@ one byte of any of them differs.
 from __future__ import annotations
 
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +29,7 @@ from policies.plan import (
     Output,
     Plan,
     Port,
+    Tool,
     body_digest,
     decode,
     encode,

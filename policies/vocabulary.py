@@ -54,6 +54,8 @@ class EventName(StrEnum):
     LLM_DECIDED = "llm.decided"
     LLM_SETTLED = "llm.settled"
     TOOL_CALLED = "tool.called"
+    TOOL_CHANGED = "tool.changed"
+    TOOL_ANSWERED = "tool.answered"
     WRITE_PROPOSED = "write.proposed"
     WRITE_JUDGED = "write.judged"
     WRITE_APPLIED = "write.applied"
@@ -88,6 +90,7 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "gen_ai.usage.cache_creation.input_tokens",
         "gen_ai.tool.name",
         "mcp.method.name",
+        "casemate.server",
         "mcp.protocol.version",
         "http.request.method",
         "http.response.status_code",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -12,8 +12,9 @@ from starlette.requests import ClientDisconnect
 
 from gateway.serve.buffer import BufferBrokenError
 from gateway.serve.desk import Desk
-from gateway.serve.envelope import MAX_BODY, ROUTE, check_head, refuse, too_large
-from gateway.serve.types import Refusal, RefusedError, Reply
+from gateway.serve.envelope import MAX_BODY, WRITES, check_head, refuse, route, too_large
+from gateway.serve.tooldesk import ToolDesk
+from gateway.serve.types import Head, Refusal, RefusedError, Reply
 from gateway.start import told
 from policies.events import EventLogError
 
@@ -25,8 +26,15 @@ _log = structlog.get_logger()
 Fatal = Callable[[BaseException], None]
 
 
-def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
-    """Return the app of one stage. `fatal` is told when the event log or the buffer is broken; the process must end."""
+def build(
+    desk: Desk, authorities: frozenset[str], fatal: Fatal, tools: Mapping[str, ToolDesk] | None = None
+) -> FastAPI:
+    """Return the app of one stage: its write server, and its tool servers by name.
+
+    `fatal` is told when the event log or the buffer is broken; the process must end.
+    """
+    servers: dict[str, Desk | ToolDesk] = {route(WRITES): desk}
+    servers |= {route(name): server for name, server in (tools or {}).items()}
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     # One message of a stage at a time: desks work without yielding, so a stage that floods takes one turn of the
     # event loop for each turn of the others.
@@ -34,19 +42,12 @@ def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
 
     async def serve(request: Request) -> Response:
         try:
-            path = request.scope["raw_path"].decode("latin-1")
-            query = request.scope["query_string"].decode("latin-1")
-            target = f"{path}?{query}" if query else path
-            try:
-                head = check_head(request.method, target, request.headers.raw, authorities)
-            except RefusedError as refused:
-                if refused.refusal.status != 413:
-                    # An agent that is still sending would meet a closed connection instead of the reason.
-                    await _body(request)
-                raise
-            body = await _body(request)
+            target, head, body = await _read(request, authorities, servers)
+            server = servers[target]
+            if isinstance(server, ToolDesk):
+                return _response(await server.answer(head, body))
             async with turn:
-                return _response(desk.answer(head, body))
+                return _response(server.answer(head, body))
         except RefusedError as refused:
             return _refused(refused.refusal)
         except (EventLogError, BufferBrokenError) as error:
@@ -71,10 +72,26 @@ def build(desk: Desk, authorities: frozenset[str], fatal: Fatal) -> FastAPI:
     async def elsewhere(request: Request, _error: Exception) -> Response:
         return await serve(request)
 
-    app.add_api_route(ROUTE, serve, methods=["POST"])
+    for path in servers:
+        app.add_api_route(path, serve, methods=["POST"])
     # Every other path and method comes here, and `check_head` says why not.
     app.add_exception_handler(HTTPException, elsewhere)
     return app
+
+
+async def _read(request: Request, authorities: frozenset[str], routes: Collection[str]) -> tuple[str, Head, bytes]:
+    """Return target, head and body of a request, or refuse it."""
+    path = request.scope["raw_path"].decode("latin-1")
+    query = request.scope["query_string"].decode("latin-1")
+    target = f"{path}?{query}" if query else path
+    try:
+        head = check_head(request.method, target, request.headers.raw, authorities, routes)
+    except RefusedError as refused:
+        if refused.refusal.status != 413:
+            # An agent that is still sending would meet a closed connection instead of the reason.
+            await _body(request)
+        raise
+    return target, head, await _body(request)
 
 
 async def _body(request: Request) -> bytes:

@@ -5,10 +5,9 @@ Methods run to their end without yielding to another request, so that the order 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -16,15 +15,14 @@ from gateway.schema import Problem, Schema
 from gateway.serve.admit import Denial, Used, admit
 from gateway.serve.buffer import Buffer, BufferBrokenError, Line
 from gateway.serve.envelope import read_message, refuse
+from gateway.serve.front import Emit, Front
+from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
 from gateway.serve.tools import EMPTY_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
 from gateway.serve.types import (
-    HANDSHAKE_VERSIONS,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
-    META_SERVER,
     METHOD_NOT_FOUND,
-    MODERN_VERSIONS,
     Head,
     Message,
     Refusal,
@@ -32,37 +30,16 @@ from gateway.serve.types import (
     Reply,
 )
 from gateway.start import told
-from policies.canonical import canonical
 from policies.errors import denial
-from policies.events import Attribute, EventLogError
+from policies.events import EventLogError
 from policies.plan import Output
 from policies.vocabulary import EventName, Verdict
 
-MAX_REFUSALS = 10_000
-"""Refused requests of a stage after which its door closes: a flood must not make the event log unbounded."""
+SERVER_INFO: Final = info("casemate-writes", "Casemate write buffer")
 MAX_REPORTS = 100
 """Calls of noop and report_incomplete that are recorded."""
 
-SERVER_INFO: Final = {"name": "casemate-writes", "title": "Casemate write buffer", "version": "0.1.0"}
-CAPABILITIES: Final = {"tools": {"listChanged": False}}
-_DROPPED: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
-_ATTRIBUTE: Final = {"CSM-G004": "mcp.method.name", "CSM-G005": "gen_ai.tool.name"}
 _log = structlog.get_logger()
-
-
-class Emit(Protocol):
-    """Writes one event or raises `EventLogError`."""
-
-    def __call__(
-        self,
-        event: EventName,
-        *,
-        stage: str | None = None,
-        verdict: Verdict | None = None,
-        rule: str | None = None,
-        reason: str | None = None,
-        attrs: Mapping[str, Attribute] | None = None,
-    ) -> None: ...
 
 
 class Ledger:
@@ -81,8 +58,8 @@ class Ledger:
         self._used[output] = Used(rows=used.rows + 1, size=used.size + size)
 
 
-class Desk:
-    """Serves one stage. The caller says which stage by the socket; nothing in a message can."""
+class Desk(Front):
+    """The buffer-only server of one stage."""
 
     def __init__(
         self,
@@ -93,7 +70,8 @@ class Desk:
         buffer: Buffer,
         emit: Emit,
     ) -> None:
-        self._stage, self._ledger, self._buffer, self._emit = stage, ledger, buffer, emit
+        super().__init__(stage, emit)
+        self._ledger, self._buffer = ledger, buffer
         self._outputs = {output.name: output for output in outputs}
         self._schemas = {name: schemas[name] for name in self._outputs}
         self._reason, self._empty = Schema(REASON_SCHEMA, "noop"), Schema(EMPTY_SCHEMA, "write_status")
@@ -101,7 +79,7 @@ class Desk:
         self._names = tuple(str(tool["name"]) for tool in self._tools)
         self._buffered: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._refusals, self._reports, self._closed = 0, 0, False
+        self._reports = 0
 
     def answer(self, head: Head, body: bytes) -> Reply:
         """Return the reply to one POST. Raises only what must end the process (event log or buffer broken)."""
@@ -122,74 +100,31 @@ class Desk:
                 Refusal(code="CSM-G019", denied="request", hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
             )
 
-    def refused(self, refusal: Refusal) -> Reply:
-        """Return the reply that tells the agent what is refused; write the event that tells everybody else."""
-        if not refusal.quiet:
-            key = _ATTRIBUTE.get(refusal.code)
-            attrs = {key: refusal.denied} if key else {}
-            self._record(EventName.TOOL_CALLED, refusal.code, refusal.denied, attrs)
-        shape = denial(refusal.code, refusal.denied, hint=refusal.hint, allowed=list(refusal.allowed))
-        allow = "POST" if refusal.status == 405 else None
-        if refusal.rpc is None:
-            close = refusal.status in {408, 413}
-            return Reply(status=refusal.status, body=_encode(shape), close=close, allow=allow)
-        told = shape["error"]
-        data = {**told, **refusal.more} if isinstance(told, dict) else refusal.more
-        error = {"code": refusal.rpc, "message": f"{refusal.code}: {refusal.denied} refused", "data": data}
-        return Reply(status=refusal.status, body=_encode({"jsonrpc": "2.0", "id": refusal.id, "error": error}))
-
-    def _open(self) -> None:
-        if self._closed:
-            refuse("CSM-G011", "request", "this door is closed for the rest of the run", 403, quiet=True)
-
-    def _record(self, event: EventName, code: str, reason: str, attrs: Mapping[str, Attribute]) -> None:
-        """Write the event of a denial, and close the door after too many."""
-        if self._closed:
-            return
-        self._emit(event, stage=self._stage, verdict=Verdict.DENY, rule=code, reason=reason, attrs=attrs)
-        self._refusals += 1
-        if self._refusals >= MAX_REFUSALS:
-            self._closed = True
-            reason = f"{self._refusals} requests were refused; further ones are refused without an event"
-            self._emit(
-                EventName.TOOL_CALLED, stage=self._stage, verdict=Verdict.DENY, rule="CSM-G011", reason=reason, attrs={}
-            )
-
     def _dispatch(self, message: Message) -> Reply:
         if message.id is None:
-            if message.method in _DROPPED:
+            if message.method in DROPPED:
                 return Reply(status=202)
             self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
         match message.method, message.modern:
             case "initialize", False:
-                return _result(message, _initialized(message.params))
+                return _result(message, initialized(message.params, SERVER_INFO, INSTRUCTIONS))
             case "ping", False:
                 return _result(message, {})
             case "server/discover", True:
-                found = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": CAPABILITIES}
-                return _result(message, {**found, "instructions": INSTRUCTIONS, **_uncached()})
+                return _result(message, discovered(INSTRUCTIONS))
             case "tools/list", modern:
                 if message.params.keys() - {"_meta"} and message.params.get("cursor") is not None:
                     self._bad_params(message, "cursor", "there is one page; list without a cursor")
-                return _result(message, {"tools": self._tools, **(_uncached() if modern else {})})
+                return _result(message, {"tools": self._tools, **(uncached() if modern else {})})
             case "tools/call", _:
                 return _result(message, self._call(message))
             case _:
                 # Before 2026-07-28 a JSON-RPC error is a successful HTTP exchange; since then it has a status.
                 return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
 
-    def _unknown_method(self, message: Message, *, rpc: int, status: int) -> Reply:
-        hint = "this server has tools and nothing else"
-        allowed = ("tools/list", "tools/call")
-        return refuse("CSM-G004", message.method[:200], hint, status, rpc=rpc, id=message.id, allowed=allowed)
-
-    def _bad_params(self, message: Message, denied: str, hint: str) -> Reply:
-        status = 400 if message.modern else 200
-        return refuse("CSM-G001", denied, hint, status, rpc=INVALID_PARAMS, id=message.id)
-
     def _call(self, message: Message) -> dict[str, Any]:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - _CALL_PARAMS:
+        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
             self._bad_params(message, "tools/call", "use name and arguments only; arguments is an object")
         match name:
             case "noop" | "report_incomplete":
@@ -197,7 +132,7 @@ class Desk:
             case "write_status":
                 if problems := self._empty.problems(arguments):
                     return self._stopped(EventName.TOOL_CALLED, name, admit_problems(problems))
-                return _told({"buffered": dict(self._buffered), "refused": dict(self._refused)})
+                return as_result({"buffered": dict(self._buffered), "refused": dict(self._refused)})
             case str() if name in self._outputs:
                 return self._propose(name, arguments)
             case _:
@@ -213,7 +148,7 @@ class Desk:
             return self._stopped(EventName.TOOL_CALLED, name, over)
         self._emit(EventName.STAGE_REPORTED, stage=self._stage, rule=name, reason=str(arguments["reason"]))
         self._reports += 1
-        return _told({"status": "recorded"})
+        return as_result({"status": "recorded"})
 
     def _propose(self, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         output = self._outputs[name]
@@ -242,16 +177,13 @@ class Desk:
         self._buffer.append(line)
         self._ledger.add(name, len(line.data))
         self._buffered[name] += 1
-        return _told({"id": line.id, "status": "buffered"})
+        return as_result({"id": line.id, "status": "buffered"})
 
     def _stopped(self, event: EventName, tool: str, stopped: Denial) -> dict[str, Any]:
         attrs = {"casemate.output": tool} if event is EventName.WRITE_PROPOSED else {"gen_ai.tool.name": tool}
         self._record(event, stopped.code, stopped.where, attrs)
         shape = denial(stopped.code, tool, hint=stopped.hint, allowed=list(self._names), where=stopped.where[:2000])
-        return {**_told(shape), "isError": True}
-
-
-_CALL_PARAMS: Final = frozenset({"name", "arguments", "_meta"})
+        return {**as_result(shape), "isError": True}
 
 
 def admit_problems(problems: Sequence[Problem]) -> Denial:
@@ -260,27 +192,5 @@ def admit_problems(problems: Sequence[Problem]) -> Denial:
     return Denial(code="CSM-G006", where=where, hint="correct the named fields and call again")
 
 
-def _initialized(params: Mapping[str, Any]) -> dict[str, Any]:
-    asked = params.get("protocolVersion")
-    version = asked if asked in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
-    about = {"capabilities": CAPABILITIES, "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS}
-    return {"protocolVersion": version, **about}
-
-
-def _uncached() -> dict[str, Any]:
-    return {"ttlMs": 0, "cacheScope": "private"}
-
-
-def _told(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tool result that says `value` both as text and as structured content."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return {"content": [{"type": "text", "text": text}], "structuredContent": dict(value), "isError": False}
-
-
-def _result(message: Message, result: Mapping[str, Any]) -> Reply:
-    envelope = {"resultType": "complete", "_meta": {META_SERVER: SERVER_INFO}} if message.modern else {}
-    return Reply(status=200, body=_encode({"jsonrpc": "2.0", "id": message.id, "result": {**result, **envelope}}))
-
-
-def _encode(value: Mapping[str, Any]) -> bytes:
-    return canonical(value)
+def _result(message: Message, value: Mapping[str, Any]) -> Reply:
+    return result(message, value, SERVER_INFO)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from gateway.serve.types import (
@@ -29,7 +29,8 @@ from gateway.serve.types import (
 )
 from policies.canonical import Json, StrictJsonError, strict_loads
 
-ROUTE = "/mcp/writes"
+WRITES = "writes"
+"""The name of the buffer-only server, at which no other server can be reached."""
 MAX_BODY = 1024 * 1024
 """Bytes of one request body."""
 MAX_ID = 256
@@ -56,8 +57,19 @@ def refuse(code: str, denied: str, hint: str, status: int, **more: Any) -> NoRet
     raise RefusedError(Refusal(code=code, denied=denied, hint=hint, status=status, **more))
 
 
-def check_head(method: str, path: str, headers: Sequence[tuple[bytes, bytes]], authorities: frozenset[str]) -> Head:
-    """Return what the head of a POST to `ROUTE` says, or raise `RefusedError`.
+def route(server: str) -> str:
+    """Return the path of a server."""
+    return f"/mcp/{server}"
+
+
+def check_head(
+    method: str,
+    path: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    authorities: frozenset[str],
+    routes: Collection[str] = (route(WRITES),),
+) -> Head:
+    """Return what the head of a POST to one of `routes` says, or raise `RefusedError`.
 
     `path` is the raw target with its query; header names are lower case; `authorities` are the only values of Host.
     """
@@ -66,8 +78,8 @@ def check_head(method: str, path: str, headers: Sequence[tuple[bytes, bytes]], a
         refuse("CSM-G007", "host", "use the address in /casemate/mcp.json", 403)
     if "origin" in fields and fields["origin"] not in {f"http://{authority}" for authority in authorities}:
         refuse("CSM-G007", "origin", "send no Origin header", 403)
-    if path != ROUTE:
-        refuse("CSM-G003", "path", "the only MCP server here is the write server", 404, allowed=(ROUTE,))
+    if path not in routes:
+        refuse("CSM-G003", "path", "use a server of /casemate/mcp.json", 404, allowed=tuple(sorted(routes)))
     if method != "POST":
         # Honest clients try GET for a stream and DELETE for a session; the protocol lets a server have neither.
         refuse("CSM-G004", "http method", "POST one JSON-RPC message", 405, allowed=("POST",), quiet=True)

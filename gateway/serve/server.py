@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gateway.schema import Schema
 from gateway.serve.app import build
 from gateway.serve.buffer import Buffer
-from gateway.serve.desk import Desk, Emit, Ledger
+from gateway.serve.desk import Desk, Ledger
+from gateway.serve.front import Emit
+from gateway.serve.servers.session import Session, opener
+from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Refusal
 from gateway.start import told
 from policies.errors import CasemateError
@@ -101,7 +104,7 @@ def bind(path: Path) -> socket.socket:
     return door
 
 
-async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit) -> int:
+async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit, secrets: Mapping[str, str]) -> int:
     """Serve every stage of `part` until SIGTERM or SIGINT; return the exit code. `port` is the one agents see."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -126,7 +129,8 @@ async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit) -> int:
     desks = _desks(part, schemas, root, emit)
     authorities = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
     doors = [bind(root / "doors" / stage / "mcp.sock") for stage, _ in desks]
-    servers = [_server(build(desk, authorities, end), protocol(desk, end)) for _, desk in desks]
+    tools = _tools(part, root, emit, secrets)
+    servers = [_server(build(desk, authorities, end, tools[stage]), protocol(desk, end)) for stage, desk in desks]
     tasks = [asyncio.create_task(s.serve(sockets=[d])) for s, d in zip(servers, doors, strict=True)]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
@@ -152,6 +156,20 @@ def _desks(part: GatewaySlice, schemas: dict[str, Schema], root: Path, emit: Emi
             raise CasemateError("CSM-R010", f"undeclared output {error}", place=f"stage {stage.stage}") from error
         buffer = Buffer(root / "buffer" / f"{stage.stage}.jsonl", stage.stage)
         desks.append((stage.stage, Desk(stage.stage, mine, schemas, ledger, buffer, emit)))
+    return desks
+
+
+def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str]) -> dict[str, dict[str, ToolDesk]]:
+    """Return the tool servers of each stage, by name. Each stage has sessions of its own."""
+    declared = {server.name: server for server in part.servers}
+    known = tuple(secrets.values())
+    desks: dict[str, dict[str, ToolDesk]] = {}
+    for stage in part.stages:
+        desks[stage.stage] = {}
+        for name, wanted in stage.tools.items():
+            server = declared[name]
+            session = Session(server, opener(server, stage.stage, root, secrets, part.trust))
+            desks[stage.stage][name] = ToolDesk(stage.stage, server, wanted, session, emit, known)
     return desks
 
 

@@ -15,7 +15,8 @@ import pytest
 from gateway.customs.chain import rows
 from gateway.schema import Schema
 from gateway.serve.buffer import Buffer
-from gateway.serve.desk import MAX_REFUSALS, MAX_REPORTS, Desk, Ledger
+from gateway.serve.desk import MAX_REPORTS, Desk, Ledger
+from gateway.serve.front import MAX_REFUSALS
 from gateway.serve.types import Head
 from policies.canonical import digest
 from policies.errors import CasemateError

@@ -1,1 +1,1 @@
-"""MCP servers, as clients of whom we act: `peer` is the protocol, `stdio` and `http` carry it, `session` is one server."""
+"""MCP servers, whose client we are: `peer` is the protocol, `stdio` and `http` carry it, `session` is one server."""

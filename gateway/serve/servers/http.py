@@ -1,4 +1,4 @@
-"""A remote server over streamable HTTP, through a tunnel that leads to one host. The URL is the plan's, and so is the key.
+"""A remote server over streamable HTTP, through a tunnel that leads to one host; the URL is the plan's.
 
 Threats: a redirect to another origin with the token in its hand, a session id with a line end in it, a stream that
 never ends, a compressed bomb. So no redirect is followed, no cookie kept, nothing compressed is asked for, and the
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from gateway.serve.servers.peer import MAX_MESSAGE, MAX_NOISE, Answer, Peer, ServerFailed, question, read
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Peer, ServerFailed, louder, question, read
 
 _SESSION = "mcp-session-id"
 
@@ -99,9 +99,7 @@ class HttpPeer(Peer):
                 said = read(b"\n".join(lines))
                 if said.id == number and said.answer is not None:
                     return said.answer
-                noise += 1
-                if noise > MAX_NOISE:
-                    raise ServerFailed("it talks too much")
+                noise = louder(noise)
         raise ServerFailed("its stream ended before the answer")
 
 

@@ -72,21 +72,28 @@ def read(data: bytes) -> Said:
         number = value.get("id")
         if number is None:
             return Said()
-        error = {"code": METHOD_NOT_FOUND, "message": "not offered"}
-        return Said(refuse=canonical({"jsonrpc": "2.0", "id": number, "error": error}))
+        refusal = {"code": METHOD_NOT_FOUND, "message": "not offered"}
+        return Said(refuse=canonical({"jsonrpc": "2.0", "id": number, "error": refusal}))
     number = value.get("id")
     if not isinstance(number, int) or isinstance(number, bool):
         return Said()
-    result, error = value.get("result"), value.get("error")
-    if isinstance(result, dict) and error is None:
+    result, failure = value.get("result"), value.get("error")
+    if isinstance(result, dict) and failure is None:
         return Said(id=number, answer=Answer(result))
-    if isinstance(error, dict) and result is None:
-        code, message = error.get("code"), error.get("message")
+    if isinstance(failure, dict) and result is None:
+        code, message = failure.get("code"), failure.get("message")
         return Said(
             id=number,
             answer=Answer(None, code if isinstance(code, int) else 0, message if isinstance(message, str) else ""),
         )
     raise ServerFailed("it answered with neither a result nor an error")
+
+
+def louder(noise: int) -> int:
+    """Count one more message that answers nothing; raise `ServerFailed` when there were too many."""
+    if noise >= MAX_NOISE:
+        raise ServerFailed("it talks too much")
+    return noise + 1
 
 
 def question(number: int | None, method: str, params: dict[str, Any] | None) -> bytes:

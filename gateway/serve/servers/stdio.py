@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.serve.servers.peer import MAX_MESSAGE, MAX_NOISE, Answer, Peer, ServerFailed, question, read
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Peer, ServerFailed, louder, question, read
 
 CONNECT_SECONDS = 15.0
 
@@ -39,7 +39,8 @@ class StdioPeer(Peer):
         if self._failed is not None:
             raise self._failed
         number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
         try:
             async with asyncio.timeout(seconds):
                 await self._send(question(number, method, params))
@@ -79,9 +80,7 @@ class StdioPeer(Peer):
                 if waiting is not None and said.answer is not None and not waiting.done():
                     waiting.set_result(said.answer)
                     continue
-                noise += 1
-                if noise > MAX_NOISE:
-                    raise ServerFailed("it talks too much")
+                noise = louder(noise)
                 if said.refuse is not None:
                     await self._send(said.refuse)
         except ServerFailed as failed:

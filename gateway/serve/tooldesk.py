@@ -1,0 +1,197 @@
+"""The desk of one tool server of one stage: an agent's request is judged here, and written anew for the server.
+
+Threats: a tool that nobody gave the stage; arguments that break the schema that a person approved; a server that
+changes its tools while it runs, answers with something huge, or sends our own secret back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from gateway.schema import Schema
+from gateway.serve.envelope import read_message, refuse
+from gateway.serve.front import Emit, Front
+from gateway.serve.pins import Found, compare
+from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
+from gateway.serve.results import Unusable, clean
+from gateway.serve.servers.peer import Answer, ServerFailed
+from gateway.serve.servers.session import Session
+from gateway.serve.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    Head,
+    Message,
+    Refusal,
+    RefusedError,
+    Reply,
+)
+from gateway.start import told
+from policies.errors import denial
+from policies.events import EventLogError
+from policies.events import clean as printable
+from policies.plan import Pin, Tool
+from policies.vocabulary import EventName, Verdict
+
+MAX_CALLS = 10_000
+"""Calls of one server by one stage."""
+INSTRUCTIONS = "These tools only read. What is to be changed is proposed at the server `writes`."
+
+_log = structlog.get_logger()
+
+
+class ToolDesk(Front):
+    """Serves the tools `wanted` of one server to one stage."""
+
+    def __init__(
+        self, stage: str, server: Tool, wanted: Sequence[str], session: Session, emit: Emit, secrets: Sequence[str]
+    ) -> None:
+        super().__init__(stage, emit)
+        self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, tuple(secrets)
+        self._info = info(f"casemate-{server.name}", f"{server.name}, behind Casemate")
+        pins = {pin.name: pin for pin in server.pins}
+        place = f"tool {server.name}"
+        self._inputs = {n: Schema(pins[n].definition["inputSchema"], place) for n in wanted if n in pins}
+        self._outputs = {
+            name: Schema(pins[name].definition["outputSchema"], place)
+            for name in wanted
+            if name in pins and "outputSchema" in pins[name].definition
+        }
+        self._found: Found | None = None
+        self._said: set[str] = set()
+        self._calls = 0
+
+    async def answer(self, head: Head, body: bytes) -> Reply:
+        """Return the reply to one POST. Raises only what must end the process (event log broken)."""
+        message: Message | None = None
+        try:
+            self._open()
+            message = read_message(head, body)
+            return await self._dispatch(message)
+        except RefusedError as refused:
+            return self.refused(refused.refusal)
+        except ServerFailed as failed:
+            return self._failed(message, failed.reason)
+        except EventLogError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever fails here denies the request, with an event
+            _log.error("tool desk failed", stage=self._stage, server=self._server.name, **told(error))
+            number = message.id if message else None
+            hint = "try again once; then report_incomplete"
+            return self.refused(
+                Refusal(code="CSM-G019", denied="request", hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
+            )
+
+    async def _dispatch(self, message: Message) -> Reply:
+        if message.id is None:
+            if message.method in DROPPED:
+                return Reply(status=202)
+            self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
+        match message.method, message.modern:
+            case "initialize", False:
+                return self._result(message, initialized(message.params, self._info, INSTRUCTIONS))
+            case "ping", False:
+                return self._result(message, {})
+            case "server/discover", True:
+                return self._result(message, discovered(INSTRUCTIONS))
+            case "tools/list", modern:
+                if message.params.keys() - {"_meta"} and message.params.get("cursor") is not None:
+                    self._bad_params(message, "cursor", "there is one page; list without a cursor")
+                tools = [pin.definition for pin in (await self._tools()).values()]
+                return self._result(message, {"tools": tools, **(uncached() if modern else {})})
+            case "tools/call", _:
+                return self._result(message, await self._call(message))
+            case _:
+                return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
+
+    async def _tools(self) -> Mapping[str, Pin]:
+        """Return the tools that are there and are what was approved; tell of each that is not, once."""
+        found = compare(self._wanted, self._server.pins, await self._session.tools())
+        for name, why in found.gone.items():
+            if name not in self._said:
+                self._said.add(name)
+                self._emit(
+                    EventName.TOOL_CHANGED,
+                    stage=self._stage,
+                    verdict=Verdict.DENY,
+                    rule="CSM-G013",
+                    reason=why,
+                    attrs={"casemate.server": self._server.name, "gen_ai.tool.name": name},
+                )
+        return found.tools
+
+    async def _call(self, message: Message) -> dict[str, Any]:
+        name, arguments = message.params.get("name"), message.params.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
+            return self._bad_params(message, "tools/call", "use name and arguments only; arguments is an object")
+        tools = await self._tools()
+        if name not in tools:
+            status = 400 if message.modern else 200
+            hint = "call one of the allowed tools"
+            allowed = tuple(tools)
+            refuse("CSM-G005", str(name)[:200], hint, status, rpc=INVALID_PARAMS, id=message.id, allowed=allowed)
+        if problems := self._inputs[name].problems(arguments):
+            where = ", ".join(f"{problem.pointer or '/'}: {problem.keyword}" for problem in problems)
+            return self._stopped(name, "CSM-G006", where, "correct the named fields and call again")
+        if self._calls >= MAX_CALLS:
+            return self._stopped(name, "CSM-G016", f"{MAX_CALLS} calls a stage", "stop calling, and end")
+        self._calls += 1
+        self._tell(EventName.TOOL_CALLED, name, None, None, Verdict.ALLOW)
+        began = time.monotonic()
+        try:
+            answer = await self._session.call(name, arguments)
+            reply = self._judged(name, answer)
+        except (ServerFailed, Unusable) as error:
+            reason = error.reason if isinstance(error, ServerFailed) else str(error)
+            self._tell(EventName.TOOL_ANSWERED, name, "CSM-G014", reason, Verdict.DENY, began)
+            shape = denial("CSM-G014", name, hint=f"the server failed: {reason}", allowed=list(tools))
+            return {**as_result(shape), "isError": True}
+        return reply
+
+    def _judged(self, name: str, answer: Answer) -> dict[str, Any]:
+        if answer.result is None:
+            text = printable(answer.message, 500)
+            self._tell(EventName.TOOL_ANSWERED, name, None, f"error {answer.code}", Verdict.ALLOW)
+            return {"content": [{"type": "text", "text": f"error {answer.code}: {text}"}], "isError": True}
+        cleaned = clean(answer.result, self._outputs.get(name), self._secrets)
+        reason = None
+        if cleaned.touched:
+            whole = "cut" if cleaned.cut else "whole"
+            reason = f"{cleaned.hidden} hidden characters, {cleaned.secrets} secrets, {whole}"
+        self._tell(EventName.TOOL_ANSWERED, name, "CSM-G015" if reason else None, reason, Verdict.ALLOW)
+        return cleaned.result
+
+    def _stopped(self, tool: str, code: str, where: str, hint: str) -> dict[str, Any]:
+        attrs = {"casemate.server": self._server.name, "gen_ai.tool.name": tool}
+        self._record(EventName.TOOL_CALLED, code, where, attrs)
+        shape = denial(code, tool, hint=hint, allowed=list(self._wanted), where=where[:2000])
+        return {**as_result(shape), "isError": True}
+
+    def _failed(self, message: Message | None, reason: str) -> Reply:
+        """A server that does not answer is an error, never an empty list."""
+        hint = "the server failed; try again once, then report_incomplete"
+        number = message.id if message else None
+        return self.refused(
+            Refusal(code="CSM-G014", denied=reason, hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
+        )
+
+    def _tell(
+        self,
+        event: EventName,
+        tool: str,
+        code: str | None,
+        reason: str | None,
+        verdict: Verdict,
+        began: float | None = None,
+    ) -> None:
+        attrs = {"casemate.server": self._server.name, "gen_ai.tool.name": tool}
+        more = {"casemate.duration_ms": int((time.monotonic() - began) * 1000)} if began is not None else {}
+        self._emit(event, stage=self._stage, verdict=verdict, rule=code, reason=reason, attrs={**attrs, **more})
+
+    def _result(self, message: Message, value: Mapping[str, Any]) -> Reply:
+        return result(message, value, self._info)
