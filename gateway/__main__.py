@@ -1,4 +1,4 @@
-"""`python -m gateway serve` and `python -m gateway customs`: wiring only."""
+"""`python -m gateway serve`, `customs` and `bridge`: wiring only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from gateway.bridge import bridge
 from gateway.start import born, log_to_stderr, told
 from policies.errors import CasemateError
 from policies.events import EventLogError, EventWriter
@@ -42,13 +43,19 @@ def customs(root: Path) -> int:
 def main(arguments: list[str]) -> int:
     """Parse `arguments` and run one of the two; a refusal is exit 2, a failure exit 1."""
     parser = argparse.ArgumentParser(prog="gateway")
-    parser.add_argument("mode", choices=["serve", "customs"])
+    parser.add_argument("mode", choices=["serve", "customs", "bridge"])
     parser.add_argument("--root", type=Path, default=Path("/"), help="where doors, buffer, in and out are")
     parser.add_argument("--port", type=int, default=5000, help="the loopback port at which agents reach the door")
     options = parser.parse_args(arguments)
     log_to_stderr()
     try:
-        return serve(options.root, options.port) if options.mode == "serve" else customs(options.root)
+        match options.mode:
+            case "serve":
+                return serve(options.root, options.port)
+            case "customs":
+                return customs(options.root)
+            case _:
+                return bridge(options.root / "tools" / "stdio.sock")
     except CasemateError as error:
         sys.stderr.write(error.render() + "\n")
         return 2

@@ -65,7 +65,8 @@ def trust_env() -> dict[str, str]:
     }
 
 
-def mcp_config() -> bytes:
-    """Return /casemate/mcp.json, in the form that agent programs read."""
-    servers = {"writes": {"type": "http", "url": "http://127.0.0.1:5000/mcp/writes"}}
+def mcp_config(stage: Stage) -> bytes:
+    """Return /casemate/mcp.json, in the form that agent programs read: the write server, and the stage's tools."""
+    names = ["writes", *sorted(stage.tools)]
+    servers = {name: {"type": "http", "url": f"http://127.0.0.1:5000/mcp/{name}"} for name in names}
     return json.dumps({"mcpServers": servers}, indent=2).encode() + b"\n"

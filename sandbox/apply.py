@@ -22,7 +22,8 @@ from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import GENESIS, Declaration, Written
 from sandbox.driver import Driver
 from sandbox.engine import tar_of
-from sandbox.topology import DOORS_GID, UIDS, Topology
+from sandbox.specs import DOORS_GID, UIDS
+from sandbox.topology import Topology
 
 JUDGE_S = 3600
 RECORDING = "recording"

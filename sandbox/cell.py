@@ -17,6 +17,7 @@ from sandbox.agent_env import mcp_config
 from sandbox.artifacts import keep, unpack
 from sandbox.driver import Driver
 from sandbox.engine import Exit, tar_of
+from sandbox.tool_servers import ToolServers
 from sandbox.topology import Cell
 
 ARTIFACTS = "artifacts"
@@ -56,16 +57,17 @@ def run_stage(
     _load(driver, stage, cell, inputs, folder, authorities)
     engine.create(cell.agent)
     driver.await_ready([cell.relay.name])
-    driver.note(EventName.STAGE_STARTED, stage=stage.name)
-    driver.watch.launch_agent(cell.agent)
-    try:
-        how = driver.await_end(cell.agent.name, started + stage.limits.wall_s)
-        if how is None:
-            engine.kill(cell.agent.name)
-            driver.await_end(cell.agent.name, time.monotonic() + 30)
-    finally:
-        with contextlib.suppress(CasemateError):  # a container that is gone has nothing more to say
-            _keep_log(driver, stage, cell, folder)
+    with ToolServers(engine, cell.tools, folder / "logs"):
+        driver.note(EventName.STAGE_STARTED, stage=stage.name)
+        driver.watch.launch_agent(cell.agent)
+        try:
+            how = driver.await_end(cell.agent.name, started + stage.limits.wall_s)
+            if how is None:
+                engine.kill(cell.agent.name)
+                driver.await_end(cell.agent.name, time.monotonic() + 30)
+        finally:
+            with contextlib.suppress(CasemateError):  # a container that is gone has nothing more to say
+                _keep_log(driver, stage, cell, folder)
     driver.sync(trusted)
     end = _judge(driver, stage, how)
     if end.outcome is Outcome.COMPLETED:
@@ -107,7 +109,7 @@ def _load(
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
             carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
     put(cell.carrier.name, "/artifacts", tar_of(carried))
-    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(), **authorities}))
+    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **authorities}))
 
 
 def _judge(driver: Driver, stage: Stage, how: Exit | None) -> StageEnd:

@@ -99,7 +99,16 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
         models=models,
         images=[Image(name=name, digest=facts.images[name] or "") for name in wanted_images(workflow)],
         tools=[
-            Tool(name=name, image=t.image, url=t.url, secret=t.secret, egress=_egress(t.egress, facts, f"tools.{name}"))
+            Tool(
+                name=name,
+                image=t.image,
+                url=t.url,
+                secret=t.secret,
+                egress=_egress(t.egress, facts, f"tools.{name}"),
+                run=t.run,
+                addresses=sorted(t.addresses),
+                pins=list(facts.pins.get(name, ())),
+            )
             for name, t in sorted(workflow.tools.items())
         ],
         inputs=[

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policies.canonical import digest_of
-from policies.plan import EgressRule, Output, Plan, Stage
+from policies.plan import EgressRule, Output, Pin, Plan, Stage
 
 Permissions = dict[str, int]
 _UNBOUNDED = 10**15
@@ -44,6 +44,10 @@ def permissions(plan: Plan) -> Permissions:
     for tool in plan.tools:
         found[f"tool {tool.name} is {tool.image or tool.url}"] = 1
         found |= {f"tool {tool.name} reaches {rule}": size for rule, size in _rules(tool.egress).items()}
+        found |= {f"tool {tool.name} runs {' '.join(tool.run)}": 1 for _ in tool.run[:1]}
+        found |= {f"tool {tool.name} may be in {network}": 1 for network in tool.addresses}
+        for pin in tool.pins:
+            found[f"tool {tool.name}.{pin.name} is {digest_of(pin.definition)[7:19]}, {_use(pin)}"] = 1
     for stage in plan.stages:
         found |= dict(_stage(stage))
     for output in plan.outputs:
@@ -53,6 +57,10 @@ def permissions(plan: Plan) -> Permissions:
         found[f"student {plan.student.model} may be exposed: {plan.student.verdict}"] = 1
         found |= {f"exception {digest}": 1 for digest in plan.student.exceptions}
     return found
+
+
+def _use(pin: Pin) -> str:
+    return "only reads" if pin.reads else "writes"
 
 
 def _rules(rules: list[EgressRule]) -> Permissions:

@@ -18,8 +18,8 @@ from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from sandbox.engine import Engine, Exit
 from sandbox.log import RunEvent, RunLog, parse_component_event
+from sandbox.specs import ContainerSpec
 from sandbox.tally import Tally
-from sandbox.topology import ContainerSpec
 from sandbox.watch import Ended, Interrupted, Ready, Signal, Spoke, Watch
 
 READY_S = 60.0

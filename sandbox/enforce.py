@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.errors import CasemateError
-from policies.plan import Output, Plan, Stage
+from policies.plan import Output, Plan, Stage, Tool
 from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
@@ -17,9 +17,13 @@ PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 def unenforced(plan: Plan) -> list[str]:
     """Return, in words, everything that would be ignored; empty when the plan can be run."""
     found = [f"model {m.alias}: provider {m.provider}" for m in plan.models if m.provider not in PROVIDERS]
-    found += [f"tool {tool.name}" for tool in plan.tools]
+    for tool in plan.tools:
+        found += _tool(tool)
+    pinned = {(tool.name, pin.name) for tool in plan.tools for pin in tool.pins if pin.reads}
     for stage in plan.stages:
         found += _stage(stage)
+        wanted = {(server, tool) for server, tools in stage.tools.items() for tool in tools}
+        found += [f"stage {stage.name}: {'.'.join(one)}, which nobody pinned" for one in sorted(wanted - pinned)]
     for output in plan.outputs:
         found += _output(output)
     return found
@@ -37,6 +41,15 @@ def _stage(stage: Stage) -> Iterator[str]:
     for name, asked in (("shards", stage.shards), ("retry", stage.retry), ("locks", stage.locks)):
         if asked:
             yield f"stage {stage.name}: {name}"
+
+
+def _tool(tool: Tool) -> Iterator[str]:
+    if tool.url is not None:
+        yield f"tool {tool.name}: a remote server"
+        return
+    for name, asked in (("secret", tool.secret), ("egress", tool.egress)):
+        if asked:
+            yield f"tool {tool.name}: {name} of a container"
 
 
 def _output(output: Output) -> Iterator[str]:

@@ -23,7 +23,8 @@ from docker.utils.socket import frames_iter
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.topology import LABEL_RUN, ContainerSpec, Network, Tmpfs, VolumeSpec
+from sandbox.specs import ContainerSpec, Network, Tmpfs, VolumeSpec
+from sandbox.topology import LABEL_RUN
 
 EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
@@ -64,6 +65,14 @@ class Attached:
         """Write to standard input, and close it."""
         self._raw.sendall(data)
         self._raw.shutdown(socket.SHUT_WR)
+
+    def write(self, data: bytes) -> None:
+        """Write to standard input, which stays open."""
+        self._raw.sendall(data)
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (1 for output or 2 for errors, bytes) as they come, until the container ends."""
+        yield from frames_iter(self._wire, tty=False)  # type: ignore[no-untyped-call]
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield (1 for output or 2 for errors, line) until the container ends. An endless line is cut at 1 MiB."""

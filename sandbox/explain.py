@@ -54,6 +54,8 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     outputs = {o.name: o for o in plan.outputs}
     proposes = [_output(outputs[name]) for name in stage.outputs]
     yield f"  proposes  {'; '.join(proposes) or 'nothing'}"
+    calls = [f"{server}.{tool}" for server, tools in stage.tools.items() for tool in tools]
+    yield f"  calls     {', '.join(calls) or 'no tool'}"
     yield "  holds     no secret"
 
 

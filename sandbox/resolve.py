@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
+from policies.plan import Pin
 from policies.secret_rules import FILE
 from sandbox.certificates import certificates
 from sandbox.ecosystems import ecosystem_hosts
+from sandbox.pins import NAME as PINS
+from sandbox.pins import read_pins
 from sandbox.prices import Listed, listed, version
 from sandbox.registry import FOLDER
 from sandbox.source import HIDDEN
@@ -55,6 +58,7 @@ class Facts:
     problems: Mapping[str, CasemateError] = field(default_factory=dict)
     ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trust: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pins: Mapping[str, tuple[Pin, ...]] = field(default_factory=dict)
     registry: str | None = None
     policies: str | None = None
     prices: Mapping[str, Listed] = field(default_factory=dict)
@@ -124,14 +128,8 @@ def resolve(
             problems[output.schema] = error
         except StrictJsonError as error:
             problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
-    trust: dict[str, tuple[str, ...]] = {}
-    for path in workflow.trust:
-        try:
-            data = read_inside(root, path, MAX_SCHEMA)
-            trust[path] = certificates(data, path)
-            files[path] = FileFact(digest(data), len(data))
-        except CasemateError as error:
-            problems[path] = error
+    pins = _pins(workflow, root, problems)
+    trust = _trust(workflow, root, files, problems)
     wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
     wanted |= {rule.ecosystem for tool in workflow.tools.values() for rule in tool.egress if rule.ecosystem}
     prices = _prices(workflow, datetime.now(UTC).date())
@@ -142,12 +140,35 @@ def resolve(
         problems=problems,
         ecosystems={name: ecosystem_hosts(name, root) for name in sorted(wanted)},
         trust=trust,
+        pins=pins,
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         policies=policies_digest(),
         prices=prices,
         price_source=version() if prices else None,
     )
     return facts if workflow.lineage is None else _with_lineage(workflow, root, facts)
+
+
+def _pins(workflow: Workflow, root: Path, problems: dict[str, CasemateError]) -> dict[str, tuple[Pin, ...]]:
+    try:
+        return read_pins(root) if workflow.tools else {}
+    except CasemateError as error:
+        problems[PINS] = error
+        return {}
+
+
+def _trust(
+    workflow: Workflow, root: Path, files: dict[str, FileFact], problems: dict[str, CasemateError]
+) -> dict[str, tuple[str, ...]]:
+    trust: dict[str, tuple[str, ...]] = {}
+    for path in workflow.trust:
+        try:
+            data = read_inside(root, path, MAX_SCHEMA)
+            trust[path] = certificates(data, path)
+            files[path] = FileFact(digest(data), len(data))
+        except CasemateError as error:
+            problems[path] = error
+    return trust
 
 
 def _prices(workflow: Workflow, today: date) -> dict[str, Listed]:

@@ -8,22 +8,20 @@ lets something out), who mounts which door, who runs as whom.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 from policies.plan import Plan, Stage
 from policies.slices import up_door
 from policies.vocabulary import Component
 from sandbox.agent_env import agent_env, trust_env, trusts
+from sandbox.specs import MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
+from sandbox.tool_cells import ToolCell, local_servers, tool_cell, tool_volume
 
 LABEL_RUN = "casemate.run"
 LABEL_HOME = "casemate.home"
 LABEL_HOST = "casemate.host"
 LABEL_ROLE = "casemate.role"
 
-MIB = 1 << 20
-DOORS_GID = 10000
-UIDS = {"relay": 10001, "firewall": 10002, "llm": 10003, "gateway": 10004, "customs": 10005, "model": 10006}
 AGENT_UID = 20000
 DOORS = {"egress": Component.FIREWALL, "llm": Component.LLM, "mcp": Component.GATEWAY}
 IMAGES = {
@@ -40,76 +38,15 @@ RELAY = ("/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/casemate/haproxy.cfg")
 RELAY_GRACE_S = 120
 
 
-class Network(StrEnum):
-    """Networks that are not another container's: none at all, or the firewalls' way out."""
-
-    NONE = "none"
-    EGRESS = "egress"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeSpec:
-    """A named volume. With `size` (bytes) it lives in memory, owned by `uid`:`gid`."""
-
-    name: str
-    labels: Mapping[str, str]
-    size: int | None = None
-    inodes: int = 64
-    uid: int = 0
-    gid: int = DOORS_GID
-    mode: int = 0o750
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A volume in a container."""
-
-    volume: str
-    target: str
-    read_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Tmpfs:
-    """A private memory file system of `size` bytes."""
-
-    target: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerSpec:
-    """A container. `network` is a `Network` or the name of the container whose namespace it joins."""
-
-    name: str
-    role: str
-    image: str
-    uid: int
-    gid: int = DOORS_GID
-    command: tuple[str, ...] = ()
-    workdir: str = "/"
-    network: Network | str = Network.NONE
-    mounts: tuple[Mount, ...] = ()
-    tmpfs: tuple[Tmpfs, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str]
-    cpu_millis: int = 1000
-    memory: int = 512 * MIB
-    pids: int = 64
-    log_bytes: int = 64 * MIB
-    birth: bool = False
-    init: bool = False
-    runs: bool = True
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one stage needs: volumes, then the relay, then the carrier (never started), then the agent."""
+    """What one stage needs: volumes, the relay, the carrier (never started), tool servers, then the agent."""
 
     volumes: tuple[VolumeSpec, ...]
     relay: ContainerSpec
     carrier: ContainerSpec
     agent: ContainerSpec
+    tools: tuple[ToolCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +100,9 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
+        tools = [tool.volume for stage in self._plan.stages for tool in self.tools(stage)]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
-        return (*doors, *ups, *models, *kept)
+        return (*doors, *ups, *models, *tools, *kept)
 
     def carrier(self) -> ContainerSpec:
         """Never started: through it the engine's archive API reads and writes the run's volumes."""
@@ -226,6 +164,11 @@ class _Layout:
 
     def gateway(self) -> ContainerSpec:
         mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
+        mounts += [
+            Mount(tool_volume(self.name(""), stage.name, tool.name), f"/tools/{stage.name}/{tool.name}", read_only=True)
+            for stage in self._plan.stages
+            for tool in local_servers(self._plan, stage)
+        ]
         return self._trusted(Component.GATEWAY, ("python3", "-m", "gateway", "serve"), mounts)
 
     def customs(self) -> ContainerSpec:
@@ -326,7 +269,11 @@ class _Layout:
             ),
             *(VolumeSpec(name=volume, labels=self._labels) for volume in loads.values()),
         )
-        return Cell(volumes=volumes, relay=relay, carrier=carrier, agent=agent)
+        return Cell(volumes=volumes, relay=relay, carrier=carrier, agent=agent, tools=self.tools(stage))
+
+    def tools(self, stage: Stage) -> tuple[ToolCell, ...]:
+        servers = local_servers(self._plan, stage)
+        return tuple(tool_cell(self.name(""), stage, server, self._images, self._labels) for server in servers)
 
 
 def _with_tmpfs(spec: ContainerSpec, extra: Tmpfs) -> ContainerSpec:

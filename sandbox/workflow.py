@@ -117,6 +117,8 @@ class ToolSpec(_Typed, frozen=True, kw_only=True):
     transport: str | None = None
     secret: str | None = None
     egress: list[EgressSpec] = []
+    run: list[str] = []
+    addresses: list[str] = []
 
 
 class ShardsSpec(_Typed, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, did_you_mean
+from sandbox.findings import Finding, Severity, did_you_mean
+from sandbox.pins import NAME as PINS
 
 
 def declared(subject: Subject) -> Iterator[Finding]:
@@ -66,4 +67,26 @@ def read_only(subject: Subject) -> Iterator[Finding]:
                     )
 
 
-CHECKS = (declared, used, read_only)
+def pinned(subject: Subject) -> Iterator[Finding]:
+    """C060, C061: a tool that nobody has looked at, or that nobody said only reads. `run` refuses such a plan."""
+    if not subject.workflow.tools:
+        return
+    if (problem := subject.facts.problems.get(PINS)) is not None:
+        yield subject.finding(problem.code, problem.message, "tools", key=True, hint=problem.hint)
+        return
+    for index, stage in enumerate(subject.workflow.stages):
+        for server, names in stage.tools.items():
+            pins = {pin.name for pin in subject.facts.pins.get(server, ()) if pin.reads}
+            for position, tool in enumerate(names):
+                if server in subject.workflow.tools and tool not in pins:
+                    hint = did_you_mean(tool, pins) if pins else None
+                    yield subject.finding(
+                        "CSM-C060",
+                        f'"{server}.{tool}" is not pinned as a tool that only reads',
+                        *("stages", index, "tools", server, position),
+                        severity=Severity.WARNING,
+                        hint=hint or f"read `casemate mcp audit`, then approve with `--approve {server}.{tool}`",
+                    )
+
+
+CHECKS = (declared, used, read_only, pinned)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from policies.vocabulary import Component
-from sandbox.topology import Cell, ContainerSpec, Network, Topology, topology
+from sandbox.specs import ContainerSpec, Network
+from sandbox.topology import Cell, Topology, topology
 from tests.plans import plan
 
 
