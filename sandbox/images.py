@@ -88,6 +88,14 @@ ROOMTEST = ImageSpec(
 """The rooms that ship in images, with pytest: where their tests run. Not part of any run."""
 
 
+MCP_SERVERS = ImageSpec(
+    "casemate/mcp-servers",
+    "mcp-servers",
+    debian=("python3", "ca-certificates", "git"),
+    lock="mcp-servers",
+    npm="mcp-servers",
+)
+"""MCP servers as their authors ship them, for tests: git, time and fetch in Python; everything, filesystem, memory."""
 BENCH = ImageSpec(
     "casemate/bench",
     "bench",

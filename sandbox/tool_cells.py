@@ -8,12 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from policies.plan import Plan, Stage, Tool
 from sandbox.specs import DOORS_GID, MIB, UIDS, ContainerSpec, Mount, Tmpfs, VolumeSpec
 
 TOOL_UID = 20001
 LABEL_ROLE = "casemate.role"
+
+
+_SCRATCH = (Tmpfs("/tmp", 64 * MIB),)  # noqa: S108 - a private file system of the container
+_BOUNDS: dict[str, Any] = {
+    "uid": TOOL_UID,
+    "gid": TOOL_UID,
+    "workdir": "/tmp",  # noqa: S108
+    "env": {"HOME": "/tmp", "TMPDIR": "/tmp"},  # noqa: S108
+    "memory": 768 * MIB,
+    "pids": 128,
+    "log_bytes": 8 * MIB,
+    "birth": True,
+    "init": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +75,23 @@ def tool_cell(
         name=name,
         role="tool",
         image=images[server.image or ""],
-        uid=TOOL_UID,
-        gid=TOOL_UID,
         command=tuple(server.run),
-        workdir="/tmp",  # noqa: S108
         mounts=(Mount(f"{prefix}{stage.name}-inputs", "/inputs", read_only=True),),
-        tmpfs=(Tmpfs("/tmp", 64 * MIB),),  # noqa: S108
-        env={"HOME": "/tmp", "TMPDIR": "/tmp"},  # noqa: S108
+        tmpfs=_SCRATCH,
         labels={**labels, LABEL_ROLE: "tool"},
-        memory=768 * MIB,
-        pids=128,
-        log_bytes=8 * MIB,
-        birth=True,
-        init=True,
+        **_BOUNDS,
     )
     return ToolCell(server.name, volume, bridge, tool)
+
+
+def contact_spec(server: Tool, images: Mapping[str, str], name: str) -> ContainerSpec:
+    """Return the container in which a server is asked what it offers: as in a run, but without anybody's inputs."""
+    return ContainerSpec(
+        name=name,
+        role="tool",
+        image=images[server.image or ""],
+        command=tuple(server.run),
+        tmpfs=(*_SCRATCH, Tmpfs("/inputs", MIB)),
+        labels={LABEL_ROLE: "tool", "casemate.audit": name},
+        **_BOUNDS,
+    )

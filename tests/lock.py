@@ -18,6 +18,7 @@ IMAGES = (
     "agent",
     "agent-claude",
     "npm",
+    "mcp-servers",
     "litellm",
     "mitmdump",
     "roomtest",

@@ -1,0 +1,63 @@
+"""Verbs about MCP servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import click
+
+from policies.errors import CasemateError
+from policies.vocabulary import ExitCode
+from sandbox.cli.base import as_json_option, load, say, say_json, warn, workflow_argument
+
+
+@click.group()
+def mcp() -> None:
+    """What MCP servers offer to agents, and what of it a person has approved."""
+
+
+@mcp.command()
+@workflow_argument
+@click.option("--approve", multiple=True, metavar="SERVER.TOOL", help="Pin a tool, as one that only reads.")
+@as_json_option
+def audit(workflow: Path, approve: tuple[str, ...], as_json: bool) -> int:
+    """Start each server in its cell, and show every definition word for word. Exit 4 if a pinned one has changed."""
+    from sandbox.host import connect
+    from sandbox.mcp_audit import approved, offers, render, risks
+    from sandbox.mcp_contact import list_tools
+    from sandbox.pins import read_pins, write_pins
+    from sandbox.tool_cells import contact_spec
+
+    plan, root = load(workflow)
+    images = {image.name: image.digest for image in plan.images}
+    engine, pins = connect(), read_pins(root)
+    found = {}
+    for server in plan.tools:
+        if server.image is None:
+            warn(f"{server.name}: a remote server cannot be audited yet")
+            continue
+        spec = contact_spec(server, images, f"casemate-audit-{uuid4().hex[:8]}")
+        found[server.name] = offers(list_tools(engine, spec), pins.get(server.name, ()))
+        if as_json:
+            continue
+        for risk in risks(server):
+            warn(f"{server.name} is started with {risk}")
+        for offer in found[server.name]:
+            say("\n".join(render(server.name, offer)))
+    if as_json:
+        say_json({
+            server: [{"name": o.name, "state": o.state, "reads": o.reads, "definition": o.definition} for o in offered]
+            for server, offered in found.items()
+        })  # fmt: skip
+    after, unknown = approved(pins, found, approve)
+    if unknown:
+        raise CasemateError("CSM-R018", f"no such tool: {', '.join(unknown)}", exit_code=ExitCode.USAGE)
+    if approve:
+        write_pins(root, after)
+        return ExitCode.DONE
+    changed = any(o.state in ("changed", "gone", "twice") for offered in found.values() for o in offered)
+    return ExitCode.REFUSED if changed else ExitCode.DONE
+
+
+COMMANDS = (mcp,)
