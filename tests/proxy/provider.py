@@ -112,7 +112,7 @@ async def provider_at(
     finally:
         listener.close()
         provider.release.set()
-        await server.shutdown(1)
+        await server.shutdown(0.05)
 
 
 def event(kind: str, **fields: Any) -> bytes:
