@@ -10,15 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from gateway.schema import Schema
-from policies.canonical import Json, canonical
+from policies.canonical import Json
 
 MAX_RESULT = 256 * 1024
-"""Bytes of a result, all its parts together."""
+"""Bytes of the parts of a result together, and again of its structured content."""
 REDACTED = "[redacted]"
+_JOINED = "\u0600-\u0dff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"
+"""What a joiner honestly stands between: Arabic and Indic letters, and pictures."""
 _HIDDEN = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-    r"|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+    r"|[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164]"
+    r"|[\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    rf"|(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
+    # A selector changes the picture before it. Two in a row, or one behind a letter, spell out hidden bytes.
+    r"|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}|(?<=[^0-9#*\u00a9-\U000dffff])[\ufe00-\ufe0f]|\A[\ufe00-\ufe0f]"
+    r"|(?<![\u3400-\u9fff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 )
 _FIELDS: Mapping[str, frozenset[str]] = {
     "text": frozenset({"text"}),
@@ -26,6 +35,13 @@ _FIELDS: Mapping[str, frozenset[str]] = {
     "audio": frozenset({"data", "mimeType"}),
     "resource_link": frozenset({"uri", "name", "title", "description", "mimeType", "size"}),
     "resource": frozenset({"resource"}),
+}
+_NEEDED: Mapping[str, Mapping[str, type]] = {
+    "text": {"text": str},
+    "image": {"data": str, "mimeType": str},
+    "audio": {"data": str, "mimeType": str},
+    "resource_link": {"uri": str, "name": str},
+    "resource": {"resource": dict},
 }
 
 
@@ -64,20 +80,21 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
     left = MAX_RESULT
     cut = False
     for part in content:
-        washed = washer.wash(_known(part))
-        size = len(canonical(washed))
-        if size > left:
-            cut = True
-            if isinstance(washed, dict) and washed.get("type") == "text" and left > 100:
-                parts.append({"type": "text", "text": str(washed["text"])[: left // 4]})
-            break
-        left -= size
-        parts.append(washed)
+        known = _known(part)
+        # What is too large is not washed first: millions of small parts would hold the process for seconds.
+        washed = washer.wash(known) if known["type"] == "text" or _size(known) <= left else None
+        if isinstance(washed, dict) and (size := _size(washed)) <= left:
+            left -= size
+            parts.append(washed)
+            continue
+        cut = True
+        if isinstance(washed, dict) and left > 100:
+            parts.append({"type": "text", "text": str(washed["text"])[: left // 4]})
+        break
     told: dict[str, Any] = {"content": parts, "isError": result.get("isError") is True}
     if structured is not None:
-        washed = washer.wash(structured)
-        if len(canonical(washed)) <= MAX_RESULT:
-            told["structuredContent"] = washed
+        if _size(structured) <= MAX_RESULT:
+            told["structuredContent"] = washer.wash(structured)
         else:
             cut = True
     if cut:
@@ -86,12 +103,16 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
     return Cleaned(told, washer.hidden, washer.secrets, cut)
 
 
+def _size(value: Json) -> int:
+    return len(msgspec.json.encode(value))
+
+
 def _known(part: Json) -> dict[str, Json]:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _FIELDS:
         raise Unusable("a part of its content is of no known type")
-    if kind == "text" and not isinstance(part.get("text"), str):
-        raise Unusable("a text without text")
+    if not all(isinstance(part.get(key), wanted) for key, wanted in _NEEDED[kind].items()):
+        raise Unusable("a part of its content lacks what its type needs")
     return {key: value for key, value in part.items() if key == "type" or key in _FIELDS[kind]}
 
 

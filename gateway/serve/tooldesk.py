@@ -34,7 +34,6 @@ from gateway.serve.types import (
 from gateway.start import told
 from policies.errors import denial
 from policies.events import EventLogError
-from policies.events import clean as printable
 from policies.plan import Pin, Tool
 from policies.vocabulary import EventName, Verdict
 
@@ -62,6 +61,7 @@ class ToolDesk(Front):
             for name in wanted
             if name in pins and "outputSchema" in pins[name].definition
         }
+        self._live: list[dict[str, Any]] = []
         self._found: Found | None = None
         self._said: set[str] = set()
         self._calls = 0
@@ -102,16 +102,23 @@ class ToolDesk(Front):
             case "tools/list", modern:
                 if message.params.keys() - {"_meta"} and message.params.get("cursor") is not None:
                     self._bad_params(message, "cursor", "there is one page; list without a cursor")
-                tools = [pin.definition for pin in (await self._tools()).values()]
+                tools = [pin.definition for pin in (await self._tools())[0].values()]
                 return self._result(message, {"tools": tools, **(uncached() if modern else {})})
             case "tools/call", _:
                 return self._result(message, await self._call(message))
             case _:
                 return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
 
-    async def _tools(self) -> Mapping[str, Pin]:
-        """Return the tools that are there and are what was approved; tell of each that is not, once."""
-        found = compare(self._wanted, self._server.pins, await self._session.tools())
+    async def _tools(self) -> tuple[Mapping[str, Pin], list[dict[str, Any]]]:
+        """Return the tools that are there and are what was approved, and the list that was compared.
+
+        Tell of each that is not, once.
+        """
+        live = await self._session.tools()
+        if self._found is not None and self._live is live:
+            return self._found.tools, live
+        found = compare(self._wanted, self._server.pins, live)
+        self._live, self._found = live, found
         for name, why in found.gone.items():
             if name not in self._said:
                 self._said.add(name)
@@ -123,13 +130,13 @@ class ToolDesk(Front):
                     reason=why,
                     attrs={"casemate.server": self._server.name, "gen_ai.tool.name": name},
                 )
-        return found.tools
+        return found.tools, live
 
     async def _call(self, message: Message) -> dict[str, Any]:
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
             return self._bad_params(message, "tools/call", "use name and arguments only; arguments is an object")
-        tools = await self._tools()
+        tools, live = await self._tools()
         if name not in tools:
             status = 400 if message.modern else 200
             hint = "call one of the allowed tools"
@@ -144,8 +151,8 @@ class ToolDesk(Front):
         self._tell(EventName.TOOL_CALLED, name, None, None, Verdict.ALLOW)
         began = time.monotonic()
         try:
-            answer = await self._session.call(name, arguments)
-            reply = self._judged(name, answer)
+            answer = await self._session.call(name, arguments, live)
+            reply = self._judged(name, answer, began)
         except (ServerFailed, Unusable) as error:
             reason = error.reason if isinstance(error, ServerFailed) else str(error)
             self._tell(EventName.TOOL_ANSWERED, name, "CSM-G014", reason, Verdict.DENY, began)
@@ -153,17 +160,19 @@ class ToolDesk(Front):
             return {**as_result(shape), "isError": True}
         return reply
 
-    def _judged(self, name: str, answer: Answer) -> dict[str, Any]:
+    def _judged(self, name: str, answer: Answer, began: float) -> dict[str, Any]:
         if answer.result is None:
-            text = printable(answer.message, 500)
-            self._tell(EventName.TOOL_ANSWERED, name, None, f"error {answer.code}", Verdict.ALLOW)
-            return {"content": [{"type": "text", "text": f"error {answer.code}: {text}"}], "isError": True}
-        cleaned = clean(answer.result, self._outputs.get(name), self._secrets)
-        reason = None
+            text = f"error {answer.code}: {answer.message}"
+            cleaned = clean({"content": [{"type": "text", "text": text}], "isError": True}, None, self._secrets)
+            reason = f"error {answer.code}"
+        else:
+            cleaned = clean(answer.result, self._outputs.get(name), self._secrets)
+            reason = ""
         if cleaned.touched:
             whole = "cut" if cleaned.cut else "whole"
-            reason = f"{cleaned.hidden} hidden characters, {cleaned.secrets} secrets, {whole}"
-        self._tell(EventName.TOOL_ANSWERED, name, "CSM-G015" if reason else None, reason, Verdict.ALLOW)
+            reason += f"{', ' if reason else ''}{cleaned.hidden} hidden characters, {cleaned.secrets} secrets, {whole}"
+        code = "CSM-G015" if cleaned.touched else None
+        self._tell(EventName.TOOL_ANSWERED, name, code, reason or None, Verdict.ALLOW, began)
         return cleaned.result
 
     def _stopped(self, tool: str, code: str, where: str, hint: str) -> dict[str, Any]:

@@ -7,15 +7,20 @@ answer to a request is the only thing that is read from its stream.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Peer, ServerFailed, louder, question, read
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, question, read
 
+NOTIFY_SECONDS = 10.0
 _SESSION = "mcp-session-id"
 
 
@@ -23,7 +28,7 @@ class HttpPeer(Peer):
     """One session with a remote server."""
 
     def __init__(self, url: str, tunnel: Path, context: ssl.SSLContext, token: str | None) -> None:
-        self._url, self._numbers = url, count(1)
+        self._url, self._numbers, self.stale = url, count(1), False
         self._headers = {
             "Accept": "application/json, text/event-stream",
             "Accept-Encoding": "identity",
@@ -31,7 +36,8 @@ class HttpPeer(Peer):
             **({"Authorization": f"Bearer {token}"} if token else {}),
         }
         transport = httpx.AsyncHTTPTransport(uds=str(tunnel), verify=context, retries=0)
-        self._client = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+        cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self._client = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, cookies=cookies)
 
     def speak(self, version: str) -> None:
         """Say from now on which revision was agreed on."""
@@ -40,41 +46,51 @@ class HttpPeer(Peer):
     async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
         """Ask, and read until the answer."""
         number = next(self._numbers)
-        try:
-            return await self._post(question(number, method, params), number, seconds)
-        except httpx.HTTPError as error:
-            raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
+        async with self._post(question(number, method, params), seconds) as response:
+            return await self._answer(response, number)
 
     async def notify(self, method: str) -> None:
         """Tell."""
-        try:
-            answer = await self._client.post(self._url, content=question(None, method, None), headers=self._headers)
-        except httpx.HTTPError as error:
-            raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
-        if answer.status_code not in (200, 202):
-            raise ServerFailed(f"it answered a notification with status {answer.status_code}")
+        async with self._post(question(None, method, None), NOTIFY_SECONDS) as response:
+            # Its body is not read: nothing was asked.
+            if response.status_code not in (200, 202, 204):
+                raise ServerFailed(f"it answered a notification with status {response.status_code}")
 
     async def close(self) -> None:
         """End the session."""
         await self._client.aclose()
 
-    async def _post(self, data: bytes, number: int, seconds: float) -> Answer:
-        stream = self._client.stream("POST", self._url, content=data, headers=self._headers, timeout=seconds)
-        async with stream as response:
-            if response.status_code != 200:
-                raise ServerFailed(f"it answered with status {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise ServerFailed("its answer is encoded")
-            self._remember(response.headers.get(_SESSION))
-            kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-            if kind == "text/event-stream":
-                return await self._events(response, number)
-            if kind != "application/json":
-                raise ServerFailed("its answer is neither JSON nor a stream of events")
-            said = read(await _bounded(response))
-            if said.id != number or said.answer is None:
-                raise ServerFailed("it answered another question")
-            return said.answer
+    @asynccontextmanager
+    async def _post(self, data: bytes, seconds: float) -> AsyncIterator[httpx.Response]:
+        """Post; `seconds` are for everything up to the end of the block, however slowly a server drips."""
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._client.stream(
+                    "POST", self._url, content=data, headers=self._headers, timeout=seconds
+                ) as response,
+            ):
+                yield response
+        except TimeoutError as error:
+            raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
+        except httpx.HTTPError as error:
+            raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
+
+    async def _answer(self, response: httpx.Response, number: int) -> Answer:
+        if response.status_code != 200:
+            raise ServerFailed(f"it answered with status {response.status_code}")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise ServerFailed("its answer is encoded")
+        self._remember(response.headers.get(_SESSION))
+        kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind == "text/event-stream":
+            return await self._events(response, number)
+        if kind != "application/json":
+            raise ServerFailed("its answer is neither JSON nor a stream of events")
+        said = read(await _bounded(response))
+        if said.id != number or said.answer is None:
+            raise ServerFailed("it answered another question")
+        return said.answer
 
     def _remember(self, session: str | None) -> None:
         if session is None:
@@ -85,28 +101,42 @@ class HttpPeer(Peer):
 
     async def _events(self, response: httpx.Response, number: int) -> Answer:
         """Read events until the answer; what else is in the stream is noise, and asks nothing of us."""
-        buffer, size, noise = b"", 0, 0
-        async for part in response.aiter_raw():
-            size += len(part)
-            buffer = (buffer + part).replace(b"\r\n", b"\n")
-            if size > MAX_MESSAGE:
-                raise ServerFailed(f"its stream is over {MAX_MESSAGE} bytes")
-            while (end := buffer.find(b"\n\n")) >= 0:
-                event, buffer = buffer[:end], buffer[end + 2 :]
-                lines = [line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-                if not b"".join(lines):
-                    continue
-                said = read(b"\n".join(lines))
-                if said.id == number and said.answer is not None:
-                    return said.answer
-                noise = louder(noise)
+        noise = Noise()
+        async for event in _events(response):
+            said = read(event)
+            if said.id == number and said.answer is not None:
+                return said.answer
+            self.stale = self.stale or said.stale
+            noise.more(len(event))
         raise ServerFailed("its stream ended before the answer")
 
 
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the data of each event that has any. Every byte is looked at once, in however small parts they come."""
+    pending, data, size = bytearray(), list[bytes](), 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > MAX_MESSAGE:
+            raise ServerFailed(f"its stream is over {MAX_MESSAGE} bytes")
+        pending += part
+        if b"\n" not in part:
+            continue
+        *lines, pending = pending.split(b"\n")
+        for line in lines:
+            match line.removesuffix(b"\r").partition(b":"):
+                case b"data", _, value:
+                    data.append(bytes(value.removeprefix(b" ")))
+                case b"", b"", _ if any(data):
+                    yield b"\n".join(data)
+                    data = []
+                case _:
+                    pass
+
+
 async def _bounded(response: httpx.Response) -> bytes:
-    data = b""
+    data = bytearray()
     async for part in response.aiter_raw():
         data += part
         if len(data) > MAX_MESSAGE:
             raise ServerFailed(f"its answer is over {MAX_MESSAGE} bytes")
-    return data
+    return bytes(data)

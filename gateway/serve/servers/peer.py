@@ -14,8 +14,10 @@ from policies.canonical import StrictJsonError, canonical, strict_loads
 MAX_MESSAGE = 8 * 1024 * 1024
 """Bytes of one message of a server."""
 MAX_NOISE = 10_000
-"""Messages of a server that answer nothing, after which it has failed: notifications, requests, strange ids."""
+MAX_NOISE_BYTES = 16 * 1024 * 1024
+"""Messages that answer nothing, and their bytes, since the last answer, after which a server has failed."""
 METHOD_NOT_FOUND = -32601
+CHANGED = "notifications/tools/list_changed"
 
 
 class ServerFailed(Exception):  # noqa: N818 - the word for it
@@ -27,7 +29,9 @@ class ServerFailed(Exception):  # noqa: N818 - the word for it
 
 
 class Peer(Protocol):
-    """Carries requests to one server."""
+    """Carries requests to one server. `stale`: it has said that its tools are others now."""
+
+    stale: bool
 
     async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
         """Ask, and return the answer; raise `ServerFailed`."""
@@ -53,11 +57,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a message of a server is: an answer to our question `id`, a question to be refused, or noise."""
+    """What a message of a server is: an answer to our question `id`, a question to be refused, or noise.
+
+    `stale` is noise that says that the server's tools have changed.
+    """
 
     id: int | None = None
     answer: Answer | None = None
     refuse: bytes | None = None
+    stale: bool = False
 
 
 def read(data: bytes) -> Said:
@@ -70,8 +78,8 @@ def read(data: bytes) -> Said:
         raise ServerFailed("it said something that is not JSON-RPC 2.0")
     if "method" in value:
         number = value.get("id")
-        if number is None:
-            return Said()
+        if isinstance(number, bool) or not isinstance(number, int | str):
+            return Said(stale=value["method"] == CHANGED)
         refusal = {"code": METHOD_NOT_FOUND, "message": "not offered"}
         return Said(refuse=canonical({"jsonrpc": "2.0", "id": number, "error": refusal}))
     number = value.get("id")
@@ -89,11 +97,21 @@ def read(data: bytes) -> Said:
     raise ServerFailed("it answered with neither a result nor an error")
 
 
-def louder(noise: int) -> int:
-    """Count one more message that answers nothing; raise `ServerFailed` when there were too many."""
-    if noise >= MAX_NOISE:
-        raise ServerFailed("it talks too much")
-    return noise + 1
+class Noise:
+    """What a server has said since its last answer without answering anything."""
+
+    def __init__(self) -> None:
+        self._messages, self._size = 0, 0
+
+    def more(self, size: int) -> None:
+        """Count a message of `size` bytes; raise `ServerFailed` when there were too many."""
+        self._messages, self._size = self._messages + 1, self._size + size
+        if self._messages > MAX_NOISE or self._size > MAX_NOISE_BYTES:
+            raise ServerFailed("it talks too much")
+
+    def end(self) -> None:
+        """An answer has come."""
+        self._messages, self._size = 0, 0
 
 
 def question(number: int | None, method: str, params: dict[str, Any] | None) -> bytes:

@@ -1,8 +1,8 @@
 """One server of one stage: opened when it is first needed, asked for its tools, opened anew after a failure, sometimes.
 
 open       initialize, in a revision that we know; then every page of tools/list, with limits
-call       one request, with a time limit; at most `MAX_PARALLEL` at once
-failure    the connection is dropped; the next call opens another one, `MAX_OPENED` in all
+call       one request, with a time limit; at most `Patience.parallel` at once
+failure    the connection is dropped; the next call opens another one, `Patience.opened` in all
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,20 @@ from policies.slices import tool_door
 
 MAX_PAGES = 20
 MAX_TOOLS = 500
-MAX_OPENED = 4
-MAX_PARALLEL = 8
-OPEN_SECONDS = 30.0
-CALL_SECONDS = 120.0
 _CLIENT = {"name": "casemate-gateway", "title": "Casemate gateway", "version": "0.1.0"}
 
 Open = Callable[[], Awaitable[Peer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a server may take to open (handshake and all pages of its tools) and to answer a call, in seconds; how
+    often it is opened, and how many calls it gets at once."""
+
+    open_s: float = 60.0
+    call_s: float = 120.0
+    opened: int = 4
+    parallel: int = 8
 
 
 def opener(server: Tool, stage: str, root: Path, secrets: Mapping[str, str], trust: Sequence[str]) -> Open:
@@ -50,49 +58,65 @@ def opener(server: Tool, stage: str, root: Path, secrets: Mapping[str, str], tru
 class Session:
     """What the desk of a stage asks. Every method raises `ServerFailed`."""
 
-    def __init__(self, server: Tool, open_peer: Open) -> None:
-        self._server, self._open_peer = server, open_peer
+    def __init__(self, server: Tool, open_peer: Open, patience: Patience = Patience()) -> None:
+        self._server, self._open_peer, self._patience = server, open_peer, patience
         self._peer: Peer | None = None
         self._tools: list[dict[str, Any]] = []
         self._opened = 0
-        self._lock, self._slots = asyncio.Lock(), asyncio.Semaphore(MAX_PARALLEL)
+        self._lock, self._slots = asyncio.Lock(), asyncio.Semaphore(patience.parallel)
 
     async def tools(self) -> list[dict[str, Any]]:
-        """Return the definitions of the server's tools, as it gave them when it was opened."""
+        """Return the definitions of the server's tools; the same list object until they were listed anew."""
         await self._ready()
         return self._tools
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
-        """Call a tool."""
+    async def call(self, name: str, arguments: Mapping[str, Any], tools: list[dict[str, Any]]) -> Answer:
+        """Call a tool of the server that had `tools`, and of no other: a definition is judged before it is used."""
         async with self._slots:
             peer = await self._ready()
+            if self._tools is not tools:
+                raise ServerFailed("it was started anew, and may have other tools")
             try:
                 params = {"name": name, "arguments": dict(arguments)}
-                return await peer.request("tools/call", params, CALL_SECONDS)
-            except ServerFailed:
+                return await peer.request("tools/call", params, self._patience.call_s)
+            except Exception:
                 await self._drop(peer)
                 raise
 
     async def _ready(self) -> Peer:
         async with self._lock:
-            if self._peer is not None:
-                return self._peer
-            if self._opened >= MAX_OPENED:
-                raise ServerFailed(f"it has failed {MAX_OPENED} times, and is not tried again")
-            self._opened += 1
-            peer = await self._open_peer()
-            try:
-                await self._greet(peer)
-                self._tools = await _list(peer)
-            except ServerFailed:
-                await peer.close()
-                raise
+            peer = self._peer
+            if peer is not None and not peer.stale:
+                return peer
+            self._peer = None
+            if peer is None:
+                if self._opened >= self._patience.opened:
+                    raise ServerFailed(f"it has failed {self._opened} times, and is not tried again")
+                self._opened += 1
+                peer = await self._open_peer()
+                await self._meet(peer, greet=True)
+            else:
+                await self._meet(peer, greet=False)
             self._peer = peer
             return peer
 
+    async def _meet(self, peer: Peer, *, greet: bool) -> None:
+        """Greet a server, and list its tools; whatever happens, one that was not met is closed."""
+        try:
+            async with asyncio.timeout(self._patience.open_s):
+                if greet:
+                    await self._greet(peer)
+                peer.stale = False
+                self._tools = await _list(peer, self._patience.open_s)
+        except BaseException as error:
+            await peer.close()
+            if isinstance(error, TimeoutError):
+                raise ServerFailed(f"it was not ready within {self._patience.open_s:.0f} seconds") from error
+            raise
+
     async def _greet(self, peer: Peer) -> None:
         params = {"protocolVersion": HANDSHAKE_VERSIONS[-1], "capabilities": {}, "clientInfo": _CLIENT}
-        answer = await peer.request("initialize", params, OPEN_SECONDS)
+        answer = await peer.request("initialize", params, self._patience.open_s)
         version = (answer.result or {}).get("protocolVersion")
         if not isinstance(version, str) or version not in HANDSHAKE_VERSIONS:
             raise ServerFailed("it speaks no revision that is known here")
@@ -104,16 +128,16 @@ class Session:
         async with self._lock:
             if self._peer is peer:
                 self._peer = None
-                await peer.close()
+            await peer.close()
 
 
-async def _list(peer: Peer) -> list[dict[str, Any]]:
+async def _list(peer: Peer, seconds: float) -> list[dict[str, Any]]:
     """Return every page of tools/list."""
     tools: list[dict[str, Any]] = []
     seen: set[str] = set()
     params: dict[str, Any] = {}
     for _ in range(MAX_PAGES):
-        answer = await peer.request("tools/list", params, OPEN_SECONDS)
+        answer = await peer.request("tools/list", params, seconds)
         page = (answer.result or {}).get("tools")
         if not isinstance(page, list) or not all(isinstance(tool, dict) for tool in page):
             raise ServerFailed("it does not list its tools")

@@ -8,9 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Peer, ServerFailed, louder, question, read
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, question, read
 
 CONNECT_SECONDS = 15.0
+SEND_SECONDS = 10.0
+"""How long a server may leave unread what we say."""
 
 
 class StdioPeer(Peer):
@@ -20,13 +22,14 @@ class StdioPeer(Peer):
         self._reader, self._writer, self._numbers = reader, writer, count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._failed: ServerFailed | None = None
+        self.stale = False
         self._task = asyncio.create_task(self._listen())
 
     @classmethod
-    async def open(cls, path: Path) -> StdioPeer:
+    async def open(cls, path: Path, seconds: float = CONNECT_SECONDS) -> StdioPeer:
         """Connect; raise `ServerFailed` when nobody is there in time."""
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 while True:
                     with suppress(OSError):
                         return cls(*await asyncio.open_unix_connection(path, limit=MAX_MESSAGE))
@@ -46,8 +49,8 @@ class StdioPeer(Peer):
                 await self._send(question(number, method, params))
                 return await answer
         except TimeoutError as error:
-            with suppress(ServerFailed):
-                await self._send(question(None, "notifications/cancelled", {"requestId": number}))
+            # Not awaited: one that does not answer may not read either.
+            self._writer.write(question(None, "notifications/cancelled", {"requestId": number}) + b"\n")
             raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
         finally:
             self._waiting.pop(number, None)
@@ -66,29 +69,37 @@ class StdioPeer(Peer):
 
     async def _send(self, data: bytes) -> None:
         try:
-            self._writer.write(data + b"\n")
-            await self._writer.drain()
+            async with asyncio.timeout(SEND_SECONDS):
+                self._writer.write(data + b"\n")
+                await self._writer.drain()
+        except TimeoutError as error:
+            raise ServerFailed("it does not read") from error
         except OSError as error:
             raise ServerFailed("it has ended") from error
 
     async def _listen(self) -> None:
-        noise = 0
+        noise = Noise()
         try:
             while line := await self._reader.readuntil(b"\n"):
                 said = read(line)
                 waiting = self._waiting.get(said.id) if said.id is not None else None
                 if waiting is not None and said.answer is not None and not waiting.done():
                     waiting.set_result(said.answer)
+                    noise.end()
                     continue
-                noise = louder(noise)
+                self.stale = self.stale or said.stale
+                noise.more(len(line))
                 if said.refuse is not None:
                     await self._send(said.refuse)
+                await asyncio.sleep(0)  # a flood takes turns with everybody else
         except ServerFailed as failed:
             self._fail(failed)
         except asyncio.LimitOverrunError:
             self._fail(ServerFailed(f"it said a line over {MAX_MESSAGE} bytes"))
         except (OSError, asyncio.IncompleteReadError):
             self._fail(ServerFailed("it has ended"))
+        except Exception:  # noqa: BLE001 - whoever waits must hear of it, whatever it was
+            self._fail(ServerFailed("it said something that cannot be read"))
         finally:
             self._writer.close()
 
