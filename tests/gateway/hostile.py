@@ -164,7 +164,7 @@ def honest(_: Server, number: int, params: dict[str, Any]) -> None:
         answer(number, text(f"{params['name']}: {params['arguments'].get('q', '')}"))
 
 
-def endless_line(server: Server, number: int, _: dict[str, Any]) -> None:
+def endless_line(server: Server, number: int, _params: dict[str, Any]) -> None:
     """Much without an end of line, and the count of what was taken."""
     raw(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"' % number)
     for _ in range(LIMIT // CHUNK):
@@ -182,8 +182,8 @@ def flood(server: Server, number: int, params: dict[str, Any]) -> None:
 
 def deaf(*_: Any) -> None:
     """Ask without end, and read nothing: whoever answers every question would wait for ever."""
-    for number in range(1_000_000):
-        say({"jsonrpc": "2.0", "id": f"{number}{'i' * 4000}", "method": "sampling/createMessage", "params": {}})
+    for count in range(1_000_000):
+        say({"jsonrpc": "2.0", "id": f"{count}{'i' * 4000}", "method": "sampling/createMessage", "params": {}})
     hang()
 
 

@@ -127,11 +127,16 @@ class Pair:
         self._running = [server, bridge]
         if self._over.is_set():
             server.kill()
-        watch = threading.Thread(target=lambda: (bridge.wait(), server.kill()))
+        watch = threading.Thread(target=_together, args=(bridge, server))
         watch.start()
         server.wait()
         bridge.kill()
         watch.join()
+
+
+def _together(one: subprocess.Popen[bytes], other: subprocess.Popen[bytes]) -> None:
+    one.wait()
+    other.kill()
 
 
 @contextmanager
