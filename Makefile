@@ -28,9 +28,10 @@ e2e: setup ## whole runs in real cells
 attack: setup ## attacks from inside a cell, each with its control
 	$(BIN)/python -m pytest tests/attack
 
-bench: setup ## the compiler by size, the doors beside others; ten minutes of fuzzing of the compiler and of each door
+bench: setup ## the compiler by size, the doors and the gateway beside others; ten minutes of fuzzing of the compiler and of each door
 	$(BIN)/python -m tests.bench.compiler
 	$(BIN)/python -m tests.bench.doors
+	$(BIN)/python -m tests.bench.tools
 	$(BIN)/python -m tests.bench.fuzz_source 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz egress 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz llm 600

@@ -101,7 +101,7 @@ BENCH = ImageSpec(
     "bench",
     debian=("python3", "ca-certificates", "libgomp1", "haproxy", "nginx-light", "squid-openssl"),
     lock="roomtest",
-    beside=("litellm", "mitmdump"),
+    beside=("litellm", "mitmdump", "fastmcp"),
 )
 """Ours and those that ours is measured against, for benchmarks; the code comes from the checkout."""
 

@@ -21,6 +21,7 @@ IMAGES = (
     "mcp-servers",
     "litellm",
     "mitmdump",
+    "fastmcp",
     "roomtest",
 )
 HOST = ("host", "dev")

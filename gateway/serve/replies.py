@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from gateway.serve.types import HANDSHAKE_VERSIONS, META_SERVER, MODERN_VERSIONS, Message, Reply
-from policies.canonical import canonical
 
 CAPABILITIES: Final = {"tools": {"listChanged": False}}
 DROPPED: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
@@ -52,5 +53,5 @@ def result(message: Message, value: Mapping[str, Any], server: Mapping[str, str]
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """Return the canonical bytes of an answer."""
-    return canonical(value)
+    """Return the bytes of an answer. It was read strictly or made here, so it has one reading however it is written."""
+    return msgspec.json.encode(value)

@@ -15,9 +15,11 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a client reaches the upstream: `address`, by CONNECT to `connect` if there is one, in TLS with `context`."""
+    """How a client reaches the upstream: `address` or the socket `unix`, by CONNECT to `connect` if there is one, in
+    TLS with `context`."""
 
-    address: tuple[str, int]
+    address: tuple[str, int] = ("", 0)
+    unix: Path | None = None
     connect: str | None = None
     context: ssl.SSLContext | None = None
     name: str | None = None
@@ -73,6 +75,8 @@ def memory_mb(pids: Iterable[int]) -> float:
 
 async def open_way(way: Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the upstream, whatever stands between."""
+    if way.unix is not None:
+        return await asyncio.open_unix_connection(way.unix)
     reader, writer = await asyncio.open_connection(*way.address)
     if way.connect is not None:
         writer.write(f"CONNECT {way.connect} HTTP/1.1\r\nHost: {way.connect}\r\n\r\n".encode())

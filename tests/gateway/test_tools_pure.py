@@ -255,7 +255,7 @@ def test_a_secret_at_the_edge_of_the_cut_is_blanked_first() -> None:
 # ---- messages
 
 
-REFUSAL = b'{"error":{"code":-32601,"message":"not offered"},"id":1,"jsonrpc":"2.0"}'
+REFUSAL = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"not offered"}}'
 
 
 def answered(number: int, result: dict[str, Any]) -> Said:

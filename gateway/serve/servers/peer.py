@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from policies.canonical import StrictJsonError, canonical, strict_loads
+import msgspec
+
+from policies.canonical import StrictJsonError, strict_loads
 
 MAX_MESSAGE = 8 * 1024 * 1024
 """Bytes of one message of a server."""
@@ -81,7 +83,7 @@ def read(data: bytes) -> Said:
         if isinstance(number, bool) or not isinstance(number, int | str):
             return Said(stale=value["method"] == CHANGED)
         refusal = {"code": METHOD_NOT_FOUND, "message": "not offered"}
-        return Said(refuse=canonical({"jsonrpc": "2.0", "id": number, "error": refusal}))
+        return Said(refuse=msgspec.json.encode({"jsonrpc": "2.0", "id": number, "error": refusal}))
     number = value.get("id")
     if not isinstance(number, int) or isinstance(number, bool):
         return Said()
@@ -121,4 +123,4 @@ def question(number: int | None, method: str, params: dict[str, Any] | None) -> 
         message["id"] = number
     if params is not None:
         message["params"] = params
-    return canonical(message)
+    return msgspec.json.encode(message)

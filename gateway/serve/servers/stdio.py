@@ -69,9 +69,10 @@ class StdioPeer(Peer):
 
     async def _send(self, data: bytes) -> None:
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                self._writer.write(data + b"\n")
-                await self._writer.drain()
+            self._writer.write(data + b"\n")
+            if self._writer.transport.get_write_buffer_size():
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._writer.drain()
         except TimeoutError as error:
             raise ServerFailed("it does not read") from error
         except OSError as error:
