@@ -28,6 +28,10 @@ def serve(root: Path, port: int) -> int:
     if birth.secrets.keys() != {server.secret for server in part.servers if server.secret is not None}:
         # This process faces agents; whoever hands it another secret than those of its servers has made a mistake.
         raise CasemateError("CSM-R010", "other secrets than those of its servers", place=Component.GATEWAY.value)
+    for pair in birth.facts.get("doors", "").split():
+        # Started before anybody knew its stages: their doors are links to the slots it has.
+        door, _, slot = pair.partition("=")
+        (root / "doors" / door).symlink_to(root / "slots" / slot)
     return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY), birth.secrets))
 
 

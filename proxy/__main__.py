@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import sys
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from policies.errors import CasemateError
 from policies.events import EventLogError, EventWriter
 from policies.slices import Birth, FirewallSlice, LlmSlice, open_slice
 from policies.vocabulary import Component
-from proxy.start import Events, Roots, check_import_path, configure_logging, read_message, serve
+from proxy.start import Events, Roots, check_import_path, configure_logging, lay_doors, read_message, serve
 
 
 async def _egress(part: FirewallSlice, birth: Birth, roots: Roots) -> int:
-    from proxy.egress.app import firewall, inspects  # each process imports only its own libraries
+    from proxy.egress.app import firewall, inspects
     from proxy.egress.issuer import Issuer
 
     events = Events(EventWriter(Component.FIREWALL))
@@ -32,11 +33,19 @@ async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:
 
 
 def _run(component: str, roots: Roots) -> int:
+    # Each process imports only its own libraries, and before the birth message is waited for, so that a process that
+    # was started ahead of its run is ready at once.
     if component == "egress":
+        importlib.import_module("proxy.egress.app")
         birth = read_message(sys.stdin.buffer, Component.FIREWALL)
-        return asyncio.run(_egress(open_slice(birth, Component.FIREWALL, FirewallSlice), birth, roots))
+        part = open_slice(birth, Component.FIREWALL, FirewallSlice)
+        lay_doors(birth, roots)
+        return asyncio.run(_egress(part, birth, roots))
+    importlib.import_module("proxy.llm.app")
     birth = read_message(sys.stdin.buffer, Component.LLM)
-    return asyncio.run(_llm(open_slice(birth, Component.LLM, LlmSlice), birth, roots))
+    models = open_slice(birth, Component.LLM, LlmSlice)
+    lay_doors(birth, roots)
+    return asyncio.run(_llm(models, birth, roots))
 
 
 def main() -> int:

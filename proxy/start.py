@@ -81,6 +81,16 @@ def read_message(stream: BinaryIO, component: Component) -> Birth:
     return read_birth(data, component)
 
 
+def lay_doors(birth: Birth, roots: Roots) -> None:
+    """Make the doors of a process that was started before anybody knew its stages: links to the slots it has.
+
+    The birth message says which, as `door=slot door=slot`; without a word of it the doors are mounted by their names.
+    """
+    for pair in birth.facts.get("doors", "").split():
+        door, _, slot = pair.partition("=")
+        (roots.doors / door).symlink_to(roots.doors.parent / "slots" / slot)
+
+
 def configure_logging() -> None:
     """Send diagnostics to standard error as JSON; standard output carries events only.
 

@@ -58,6 +58,15 @@ class Driver:
         message = encode(birth) if birth is not None else None
         self._guarded[spec.name] = spec.role
         self.watch.launch(spec, component=component, birth=message)
+        self._note_secrets(spec, birth)
+
+    def adopt(self, spec: ContainerSpec, component: Component, birth: Birth) -> None:
+        """Take over a trusted container that was started beforehand; from now on its end ends the run."""
+        self._guarded[spec.name] = spec.role
+        self.watch.adopt(spec, component, encode(birth))
+        self._note_secrets(spec, birth)
+
+    def _note_secrets(self, spec: ContainerSpec, birth: Birth | None) -> None:
         for name in sorted(birth.secrets) if birth else ():
             attrs: dict[str, object] = {"casemate.secret.name": name, "casemate.component": spec.role}
             self.note(EventName.SECRET_DELIVERED, attrs=attrs)

@@ -21,10 +21,11 @@ import requests
 from docker.models.containers import Container
 from docker.utils.socket import frames_iter
 
+from policies.canonical import digest_of
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
 from sandbox.specs import ContainerSpec, Network, Tmpfs, VolumeSpec
-from sandbox.topology import LABEL_RUN
+from sandbox.topology import LABEL_POOL, LABEL_RUN
 
 EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
@@ -232,9 +233,9 @@ class Engine:
         """Start a container."""
         self._container(name).start()
 
-    def attach(self, name: str, *, stdin: bool) -> Attached:
-        """Attach to a container that has not been started, so that not one byte of its output is missed."""
-        params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1}
+    def attach(self, name: str, *, stdin: bool, runs: bool = False) -> Attached:
+        """Attach to a container that has not been started, or with what it has said if it `runs`: no byte is missed."""
+        params = {"stdin": int(stdin), "stdout": 1, "stderr": 1, "stream": 1, "logs": int(runs)}
         return Attached(self._container(name).attach_socket(params=params))
 
     def logs(self, name: str, *, stdout: bool = True, stderr: bool = True, tail: int | Literal["all"] = "all") -> bytes:
@@ -295,6 +296,26 @@ class Engine:
             found.append({**labels, "kind": "volume", "name": str(volume.name)})
         return found
 
+    def pooled(self, pool: str | None = None) -> list[dict[str, str]]:
+        """Return the labels of every container and volume of the pool (of one set), with `name`, `kind` and `state`."""
+        label = LABEL_POOL if pool is None else f"{LABEL_POOL}={pool}"
+        found = [
+            {**c.labels, "kind": "container", "name": str(c.name), "state": str(c.status)}
+            for c in self._client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        ]
+        for volume in self._client.volumes.list(filters={"label": label}):
+            labels = volume.attrs.get("Labels") or {}
+            found.append({**labels, "kind": "volume", "name": str(volume.name)})
+        return found
+
+    def rename(self, name: str, to: str) -> bool:
+        """Rename a container; False when it is not there under that name. The engine lets one of many succeed."""
+        try:
+            self._client.api.rename(name, to)
+        except docker.errors.APIError:
+            return False
+        return True
+
     def remove(self, kind: str, name: str) -> bool:
         """Remove a container or a volume by force; True when it is gone."""
         try:
@@ -309,6 +330,12 @@ class Engine:
         return True
 
     # ---- facts
+
+    @property
+    def setting(self) -> str:
+        """A digest of what every container gets from here: the seccomp profile and the way out."""
+        way_out = {"network": self._way_out.network, "resolvers": list(self._way_out.resolvers)}
+        return digest_of({"seccomp": self._seccomp, "way_out": way_out})
 
     def info(self) -> dict[str, Any]:
         """Return what the engine says of itself."""

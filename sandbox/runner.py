@@ -27,7 +27,7 @@ from policies.errors import CasemateError
 from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
-from sandbox import apply, authorities
+from sandbox import apply, authorities, pool
 from sandbox.agent_env import trusts
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
@@ -112,9 +112,12 @@ class _Job:
         self.engine, self.plan, self.root, self.store, self.driver = engine, plan, root, store, driver
         self.run, self.folder, self.seal, self.secrets, self.inputs, self.dry = run, folder, proof, secrets, inputs, dry
         self.memory = memory
-        self.lay: Topology = topology(
-            plan, run, home=str(store.home), host=socket.gethostname(), replays=memory.replay is not None
-        )
+        self.pooled: dict[Component, str] = {}
+        self.lay = self._lay()
+
+    def _lay(self, pooled: str | None = None) -> Topology:
+        home, replays = str(self.store.home), self.memory.replay is not None
+        return topology(self.plan, self.run, home=home, host=socket.gethostname(), replays=replays, pooled=pooled)
 
     def drive(self) -> RunResult:
         """All of it; whatever happens, the run gets an outcome and leaves no container behind."""
@@ -165,8 +168,15 @@ class _Job:
 
     def _start(self) -> None:
         self._mark("run", "trusted")
+        # A volume of its own comes first: by its label the run is found, whatever happens, and with it what it took.
+        own = next(volume for volume in self.lay.volumes if volume.name.endswith("customs-in"))
+        self.engine.create_volume(own)
+        if self.memory.replay is None and (member := pool.claim(self.engine, self.plan, self.run)) is not None:
+            self.pooled = pool.slots(self.plan)
+            self.lay = self._lay(member)
         for volume in self.lay.volumes:
-            self.engine.create_volume(volume)
+            if volume != own:
+                self.engine.create_volume(volume)
         self.engine.create(self.lay.carrier)
         self.engine.put(self.lay.carrier.name, "/", apply.own_archive())
         if self.memory.replay is not None:
@@ -174,7 +184,8 @@ class _Job:
         for spec in self.lay.models.values():
             self.driver.launch(spec)
         for component, spec in self.lay.trusted.items():
-            self.driver.launch(spec, component, self._birth(component))
+            start = self.driver.adopt if self.pooled else self.driver.launch
+            start(spec, component, self._birth(component))
         self.driver.await_ready([s.name for s in (*self.lay.models.values(), *self.lay.trusted.values())])
 
     def _stages(self) -> dict[str, StageEnd]:
@@ -260,6 +271,8 @@ class _Job:
             held = held_by(self.plan, self.secrets, component.value)
         if component is Component.LLM and (replays or self.memory.record):
             facts = {"recording": "read" if replays else "write"}
+        if component in self.pooled:
+            facts["doors"] = self.pooled[component]
         return Birth(run=self.run, seal=self.seal, slice=part, secrets=held, facts=facts)
 
     def _mark(self, subject: str, state: str, detail: str | None = None) -> None:

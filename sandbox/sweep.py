@@ -5,14 +5,18 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from sandbox import pool
 from sandbox.engine import Engine
 from sandbox.store import is_driven
-from sandbox.topology import LABEL_HOME, LABEL_HOST, LABEL_ROLE, LABEL_RUN
+from sandbox.topology import LABEL_HOME, LABEL_HOST, LABEL_POOL, LABEL_ROLE, LABEL_RUN
 
 
 def sweep_run(engine: Engine, run: str) -> list[str]:
     """Remove every container and volume of a run; return the names of what could not be removed."""
     things = engine.labelled(run)
+    taken = {thing[LABEL_POOL] for thing in engine.pooled() if thing["name"].startswith(f"casemate-{run}-")}
+    # before the run's own: by these, what it took from the pool is found
+    things = [thing for name in sorted(taken) for thing in engine.pooled(name)] + things
     # containers first: a volume in use cannot go; agents first: no agent outlives what watches it
     order = {"agent": 0}
     things.sort(key=lambda thing: (thing["kind"] != "container", order.get(thing.get(LABEL_ROLE, ""), 1)))
@@ -30,4 +34,6 @@ def sweep_orphans(engine: Engine) -> tuple[list[str], list[str]]:
         if thing.get(LABEL_HOST) == socket.gethostname() and not is_driven(folder):
             runs.add(thing[LABEL_RUN])
     left = [name for run in sorted(runs) for name in sweep_run(engine, run)]
+    halfway = {thing[LABEL_POOL] for thing in engine.pooled() if thing["name"].startswith(pool.DRAINED)}
+    left += [name for member in sorted(halfway) for name in pool.remove(engine, member)]
     return sorted(runs), left

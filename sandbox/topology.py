@@ -7,8 +7,8 @@ lets something out), who mounts which door, who runs as whom.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from policies.plan import Plan, Stage
 from policies.slices import up_door
@@ -21,6 +21,7 @@ LABEL_RUN = "casemate.run"
 LABEL_HOME = "casemate.home"
 LABEL_HOST = "casemate.host"
 LABEL_ROLE = "casemate.role"
+LABEL_POOL = "casemate.pool"
 
 AGENT_UID = 20000
 DOORS = {"egress": Component.FIREWALL, "llm": Component.LLM, "mcp": Component.GATEWAY}
@@ -61,12 +62,15 @@ class Topology:
     customs: ContainerSpec
 
 
-def topology(plan: Plan, run: str, *, home: str, host: str, replays: bool = False) -> Topology:
+def topology(
+    plan: Plan, run: str, *, home: str, host: str, replays: bool = False, pooled: str | None = None
+) -> Topology:
     """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it.
 
-    A run that `replays` another asks no model, so it has neither a network nor a local model.
+    A run that `replays` another asks no model, so it has neither a network nor a local model. With the id of a `pooled`
+    set, which it has claimed, its trusted containers exist already, and doors and buffer are slots of that set.
     """
-    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host}, replays)
+    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host}, replays, pooled)
     return Topology(
         volumes=lay.run_volumes(),
         models={m.local: lay.model(m.local) for m in plan.models if m.local and not replays},
@@ -78,8 +82,9 @@ def topology(plan: Plan, run: str, *, home: str, host: str, replays: bool = Fals
 
 
 class _Layout:
-    def __init__(self, plan: Plan, run: str, labels: dict[str, str], replays: bool) -> None:
+    def __init__(self, plan: Plan, run: str, labels: dict[str, str], replays: bool, pooled: str | None = None) -> None:
         self._plan, self._run, self._labels, self._replays = plan, run, labels, replays
+        self._pooled = pooled
         self._images = {image.name: image.digest for image in plan.images}
 
     def name(self, part: str) -> str:
@@ -92,7 +97,15 @@ class _Layout:
     def disk(self, part: str) -> VolumeSpec:
         return VolumeSpec(name=self.name(part), labels=self._labels)
 
+    def _door(self, stage: str, door: str) -> str:
+        """Return the volume of a stage's door."""
+        if self._pooled is None:
+            return self.name(f"{stage}-{door}")
+        return slot(self._pooled, f"{door}-{[s.name for s in self._plan.stages].index(stage)}")
+
     def run_volumes(self) -> tuple[VolumeSpec, ...]:
+        if self._pooled is not None:
+            return self.disk("customs-in"), self.disk("customs-out")
         doors = [
             self.memory(f"{stage.name}-{door}", owner.value)
             for stage in self._plan.stages
@@ -106,13 +119,15 @@ class _Layout:
 
     def carrier(self) -> ContainerSpec:
         """Never started: through it the engine's archive API reads and writes the run's volumes."""
-        targets = {"/buffer": "buffer", "/in": "customs-in", "/out": "customs-out", "/recording": "recording"}
+        targets = {"/in": self.name("customs-in"), "/out": self.name("customs-out")}
+        for part in ("buffer", "recording"):
+            targets[f"/{part}"] = self.name(part) if self._pooled is None else slot(self._pooled, part)
         return ContainerSpec(
             name=self.name("carrier"),
             role="carrier",
             image=self._images[IMAGES["relay"]],
             uid=UIDS["relay"],
-            mounts=tuple(Mount(self.name(part), target, read_only=False) for target, part in targets.items()),
+            mounts=tuple(Mount(volume, target, read_only=False) for target, volume in targets.items()),
             labels={**self._labels, LABEL_ROLE: "carrier"},
             runs=False,
         )
@@ -120,24 +135,9 @@ class _Layout:
     def _stage_doors(self, door: str) -> list[Mount]:
         return [Mount(self.name(f"{s.name}-{door}"), f"/doors/{s.name}", read_only=False) for s in self._plan.stages]
 
-    def _trusted(
-        self, component: Component, command: tuple[str, ...], mounts: list[Mount], **more: object
-    ) -> ContainerSpec:
+    def _trusted(self, component: Component, mounts: list[Mount], **more: object) -> ContainerSpec:
         role = component.value
-        return ContainerSpec(
-            name=self.name(role),
-            role=role,
-            image=self._images[IMAGES[role]],
-            uid=UIDS[role],
-            command=command,
-            workdir="/opt/app",
-            mounts=tuple(mounts),
-            tmpfs=(Tmpfs("/tmp", 16 * MIB),),  # noqa: S108 - a private file system of the container
-            env={"HOME": "/tmp"},  # noqa: S108
-            labels={**self._labels, LABEL_ROLE: role},
-            birth=True,
-            **more,  # type: ignore[arg-type]
-        )
+        return trusted(component, self.name(role), self._images[IMAGES[role]], self._labels, mounts, **more)
 
     def firewall(self) -> ContainerSpec:
         mounts = self._stage_doors("egress")
@@ -149,9 +149,8 @@ class _Layout:
             for m in self._plan.models
             if m.local
         ]
-        outside = any(stage.egress for stage in self._plan.stages) or any(not m.local for m in self._plan.models)
-        network = Network.EGRESS if outside and not self._replays else Network.NONE
-        return self._trusted(Component.FIREWALL, ("python3", "-m", "proxy", "egress"), mounts, network=network)
+        network = network_of(self._plan) if not self._replays else Network.NONE
+        return self._trusted(Component.FIREWALL, mounts, network=network)
 
     def llm(self) -> ContainerSpec:
         mounts = self._stage_doors("llm")
@@ -159,8 +158,7 @@ class _Layout:
             Mount(self.name(up_door(m.alias)), f"/doors/{up_door(m.alias)}", read_only=False) for m in self._plan.models
         ]
         mounts.append(Mount(self.name("recording"), "/recording", read_only=self._replays))
-        spec = self._trusted(Component.LLM, ("python3", "-m", "proxy", "llm"), mounts)
-        return _with_tmpfs(spec, Tmpfs("/state", 64 * MIB))
+        return self._trusted(Component.LLM, mounts)
 
     def gateway(self) -> ContainerSpec:
         mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
@@ -169,14 +167,14 @@ class _Layout:
             for stage in self._plan.stages
             for tool in local_servers(self._plan, stage)
         ]
-        return self._trusted(Component.GATEWAY, ("python3", "-m", "gateway", "serve"), mounts)
+        return self._trusted(Component.GATEWAY, mounts)
 
     def customs(self) -> ContainerSpec:
         mounts = [
             Mount(self.name("customs-in"), "/in", read_only=True),
             Mount(self.name("customs-out"), "/out", read_only=False),
         ]
-        return self._trusted(Component.CUSTOMS, ("python3", "-m", "gateway", "customs"), mounts, memory=1024 * MIB)
+        return self._trusted(Component.CUSTOMS, mounts, memory=1024 * MIB)
 
     def model(self, local: str) -> ContainerSpec:
         return ContainerSpec(
@@ -206,7 +204,7 @@ class _Layout:
             # When nobody is left to end the stage, its doors close by themselves.
             command=("timeout", str(limits.wall_s + RELAY_GRACE_S), *RELAY),
             mounts=(
-                *(Mount(self.name(f"{part}-{door}"), f"/doors/{door}", read_only=True) for door in DOORS),
+                *(Mount(self._door(part, door), f"/doors/{door}", read_only=True) for door in DOORS),
                 # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
                 Mount(workspace, "/hold/workspace", read_only=True),
             ),
@@ -276,5 +274,44 @@ class _Layout:
         return tuple(tool_cell(self.name(""), stage, server, self._images, self._labels) for server in servers)
 
 
-def _with_tmpfs(spec: ContainerSpec, extra: Tmpfs) -> ContainerSpec:
-    return replace(spec, tmpfs=(*spec.tmpfs, extra))
+COMMANDS = {
+    Component.FIREWALL: ("python3", "-m", "proxy", "egress"),
+    Component.LLM: ("python3", "-m", "proxy", "llm"),
+    Component.GATEWAY: ("python3", "-m", "gateway", "serve"),
+    Component.CUSTOMS: ("python3", "-m", "gateway", "customs"),
+}
+
+
+def trusted(
+    component: Component, name: str, image: str, labels: Mapping[str, str], mounts: Sequence[Mount], **more: object
+) -> ContainerSpec:
+    """Return a trusted container, for a run or for a pool."""
+    state = (Tmpfs("/state", 64 * MIB),) if component is Component.LLM else ()
+    fields: dict[str, object] = {
+        "tmpfs": (Tmpfs("/tmp", 16 * MIB), *state),  # noqa: S108 - a private file system of the container
+        **more,
+    }
+    return ContainerSpec(
+        name=name,
+        role=component.value,
+        image=image,
+        uid=UIDS[component.value],
+        command=COMMANDS[component],
+        workdir="/opt/app",
+        mounts=tuple(mounts),
+        env={"HOME": "/tmp"},  # noqa: S108
+        labels={**labels, LABEL_ROLE: component.value},
+        birth=True,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def network_of(plan: Plan) -> Network:
+    """Return the firewall's network: none unless the plan lets something out."""
+    outside = any(stage.egress for stage in plan.stages) or any(not model.local for model in plan.models)
+    return Network.EGRESS if outside else Network.NONE
+
+
+def slot(pooled: str, part: str) -> str:
+    """Return the name of a volume of a pooled set."""
+    return f"casemate-pool-{pooled}-{part}"

@@ -75,6 +75,12 @@ class Watch:
         if birth is not None:
             attached.send(birth)
 
+    def adopt(self, spec: ContainerSpec, component: Component, birth: bytes) -> None:
+        """Attach to a trusted container that runs and waits, and hand it its birth message."""
+        attached = self._engine.attach(spec.name, stdin=True, runs=True)
+        self._follow(spec, component, attached)
+        attached.send(birth)
+
     def launch_agent(self, spec: ContainerSpec) -> None:
         """Start an agent that has been created. Nothing it writes is a signal; only its end is."""
         self._engine.start(spec.name)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import click
 
+from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
 from sandbox.cli.base import as_json_option, console, say, say_json, warn
 
@@ -61,8 +65,76 @@ def gc() -> int:
     return ExitCode.INTERNAL if left else ExitCode.DONE
 
 
+@click.group("pool")
+def pool_group() -> None:
+    """Trusted containers that wait for runs."""
+
+
+@pool_group.command("fill")
+@click.option("--keep", type=click.IntRange(1, 64), default=1, show_default=True, help="How many sets are to wait.")
+@click.option(
+    "--network",
+    type=click.Choice(["egress", "none"]),
+    default="egress",
+    show_default=True,
+    help="Whether the firewall has a way out; runs that let nothing out take sets without one.",
+)
+@as_json_option
+def pool_fill(keep: int, network: str, as_json: bool) -> int:
+    """Start trusted containers beforehand, so that runs need not wait for them. Each set is used once."""
+    from sandbox import pool
+    from sandbox.host import connect
+    from sandbox.images import missing
+    from sandbox.specs import Network
+
+    engine = connect()
+    if absent := missing(engine):
+        hint = "run `casemate images build`"
+        raise CasemateError("CSM-R016", f"images are missing: {', '.join(absent)}", hint=hint)
+    started = pool.fill(engine, keep, Network(network), str(Path.cwd()), socket.gethostname())
+    if as_json:
+        say_json({"started": started})
+    else:
+        say(f"{len(started)} sets started, {keep} wait")
+    return ExitCode.DONE
+
+
+@pool_group.command("list")
+@as_json_option
+def pool_list(as_json: bool) -> int:
+    """List the sets that wait."""
+    from sandbox import pool
+    from sandbox.host import connect
+
+    rows = [{"set": m.id, "fits": m.fit, "state": m.state} for m in pool.members(connect())]
+    if as_json:
+        say_json(rows)
+    else:
+        for row in rows:
+            say(f"{row['set']}  {row['state']}")
+    return ExitCode.DONE
+
+
+@pool_group.command("drain")
+@as_json_option
+def pool_drain(as_json: bool) -> int:
+    """Remove the sets that wait."""
+    from sandbox import pool
+    from sandbox.host import connect
+
+    drained = dict(pool.drain(connect()))
+    left = [name for names in drained.values() for name in names]
+    if as_json:
+        say_json({"drained": list(drained), "left": left})
+    else:
+        say(f"{len(drained)} sets drained")
+    for name in left:
+        warn(f"could not remove {name}")
+    return ExitCode.INTERNAL if left else ExitCode.DONE
+
+
 def _progress(text: str) -> None:
     warn(f"· {text}")
 
 
-COMMANDS: tuple[click.Command, ...] = (doctor, images, gc)
+COMMANDS: tuple[click.Command, ...] = (doctor, images, pool_group, gc)
