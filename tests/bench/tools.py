@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -48,12 +49,12 @@ def request() -> bytes:
     return f"{head}{accept}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def plan() -> Plan:
+def plan(tools: Sequence[dict[str, Any]]) -> Plan:
     """One stage with the tools of the server."""
-    pins = [Pin(name=tool["name"], reads=True, definition=tool) for tool in TOOLS]
+    pins = [Pin(name=tool["name"], reads=True, definition=tool) for tool in tools]
     tool = Tool(name="fixture", image="i", url=None, secret=None, egress=[], pins=pins)
     made = make_plan(make_output(), stages={"draft": ["samples"]})
-    stages = [msgspec.structs.replace(made.stages[0], tools={"fixture": ["look", "count"]})]
+    stages = [msgspec.structs.replace(made.stages[0], tools={"fixture": [pin.name for pin in pins]})]
     return msgspec.structs.replace(made, stages=stages, tools=[tool])
 
 
@@ -69,31 +70,34 @@ def process(command: list[str], **more: object) -> Iterator[subprocess.Popen[byt
             running.kill()
 
 
+def ours(root: Path) -> AbstractContextManager[tuple[Way, list[int], int]]:
+    """The gateway before the server."""
+    return gateway(root, [sys.executable, "-S", str(SERVER), "honest"], TOOLS)
+
+
 @contextmanager
-def ours(root: Path) -> Iterator[tuple[Way, list[int], int]]:
+def gateway(root: Path, command: list[str], tools: Sequence[dict[str, Any]]) -> Iterator[tuple[Way, list[int], int]]:
     """The gateway, a bridge and a server; yield the way, what stands between, and the server."""
     for folder in ("doors/draft", "buffer", "tools/draft/fixture", "bridge"):
         (root / folder).mkdir(parents=True)
     (root / "bridge/tools").symlink_to(root / "tools/draft/fixture")
     with ExitStack() as stack:
         (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
-        server = stack.enter_context(
-            process([sys.executable, "-S", str(SERVER), "honest"], stdin=in_read, stdout=out_write)
-        )
+        server = stack.enter_context(process(command, stdin=in_read, stdout=out_write))
         command = [sys.executable, "-m", "gateway", "bridge", "--root", str(root / "bridge")]
         bridge = stack.enter_context(process(command, stdin=out_read, stdout=in_write, stderr=subprocess.DEVNULL))
         for end in (in_read, in_write, out_read, out_write):
             os.close(end)
         events = stack.enter_context((root / "events.jsonl").open("wb"))
         command = [sys.executable, "-m", "gateway", "serve", "--root", str(root)]
-        gateway = stack.enter_context(process(command, stdin=subprocess.PIPE, stdout=events))
-        assert gateway.stdin is not None
-        gateway.stdin.write(birth(plan(), Component.GATEWAY))
-        gateway.stdin.close()
+        serve = stack.enter_context(process(command, stdin=subprocess.PIPE, stdout=events))
+        assert serve.stdin is not None
+        serve.stdin.write(birth(plan(tools), Component.GATEWAY))
+        serve.stdin.close()
         while b"component.ready" not in (root / "events.jsonl").read_bytes():
-            assert gateway.poll() is None
+            assert serve.poll() is None
             time.sleep(0.01)
-        yield Way(unix=root / "doors/draft/mcp.sock"), [gateway.pid, bridge.pid], server.pid
+        yield Way(unix=root / "doors/draft/mcp.sock"), [serve.pid, bridge.pid], server.pid
 
 
 @contextmanager
