@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -213,7 +214,7 @@ def component(name: str, part: Component, of: Plan, root: Path) -> Iterator[tupl
 @contextmanager
 def ours(*, inspect: bool) -> Iterator[dict[str, Contestant]]:
     """Relay, llm proxy and firewall; yield the two doors as contestants."""
-    root, of = ROOT / f"ours-{inspect}", plan(inspect=inspect)
+    root, of = Path(tempfile.mkdtemp(dir=ROOT)), plan(inspect=inspect)
     for folder in ("doors/work", "doors/up-teacher", "models", "state"):
         (root / folder).mkdir(parents=True)
     config = (Path(__file__).resolve().parents[2] / "compose/relay/haproxy.cfg").read_text()
