@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -51,23 +52,18 @@ def strict_loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Json:
 
 
 def _refuse_depth(data: bytes, max_depth: int) -> None:
-    depth, inside, escaped = 0, False, False
-    for byte in data if data.count(b"[") + data.count(b"{") > max_depth else b"":
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > max_depth:
-                raise StrictJsonError(f"nested deeper than {max_depth}")
-        elif byte in b"]}":
-            depth -= 1
+    if data.count(b"[") + data.count(b"{") <= max_depth:
+        return
+    depth = 0
+    for byte in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        if depth > max_depth:
+            raise StrictJsonError(f"nested deeper than {max_depth}")
+
+
+# Each byte is looked at once, an unfinished string's as well: what is left are the brackets outside of texts.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

@@ -72,3 +72,28 @@ def test_pointer_escapes() -> None:
 
 def test_digest_is_sha256() -> None:
     assert digest(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def _depth(data: bytes) -> int:
+    """How deep brackets are nested outside of texts, byte by byte."""
+    depth = most = 0
+    inside = escaped = False
+    for byte in data:
+        if inside:
+            inside, escaped = escaped or byte != 0x22, not escaped and byte == 0x5C
+        elif byte == 0x22:
+            inside = True
+        else:
+            depth += (byte in b"[{") - (byte in b"]}")
+            most = max(most, depth)
+    return most
+
+
+@given(st.lists(st.sampled_from([b"[", b"{", b"]", b"}", b'"', b"\\", b'\\"', b"a", b"\n"]), max_size=60).map(b"".join))
+def test_depth_is_counted_outside_of_texts_only(data: bytes) -> None:
+    said = ""
+    try:
+        strict_loads(data, max_depth=3)
+    except StrictJsonError as error:
+        said = str(error)
+    assert said.startswith("nested deeper") == (_depth(data) > 3)
