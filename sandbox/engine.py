@@ -308,8 +308,18 @@ class Engine:
             found.append({**labels, "kind": "volume", "name": str(volume.name)})
         return found
 
+    def create_once(self, spec: ContainerSpec) -> bool:
+        """Create a container under a name that only one may have; False when somebody has it."""
+        try:
+            self.create(spec)
+        except docker.errors.APIError as error:
+            if error.status_code == 409:
+                return False
+            raise
+        return True
+
     def rename(self, name: str, to: str) -> bool:
-        """Rename a container; False when it is not there under that name. The engine lets one of many succeed."""
+        """Rename a container; False when it is not there under that name."""
         try:
             self._client.api.rename(name, to)
         except docker.errors.APIError:

@@ -2,8 +2,9 @@
 
 Mounts, labels and network of a container are fixed when it is created, and stages are not known then. So a set has
 slots: volumes for doors, each of them alone as always, of which a run takes as many as it has stages and models. The
-process learns at its birth which slot is which door. A set is claimed by renaming its containers to what the run would
-have called them; the engine lets one succeed. What was claimed goes with its run, whatever happens; nothing goes back.
+process learns at its birth which slot is which door. A set is claimed by creating a container (which never runs) under
+the one name that claims it: the engine lets one of many have a name. Then its containers are renamed to what the run
+would have called them. What was claimed goes with its run, whatever happens; nothing goes back.
 
 A set fits a plan when it was made of the same images, for the same kind of network, by the same setting of the engine.
 """
@@ -30,6 +31,7 @@ STAGES, MODELS = 4, 4
 """For how many stages and models a set has slots."""
 
 DRAINED = "casemate-drained-"
+CLAIM = "casemate-claim-"
 ROLES = (Component.FIREWALL, Component.LLM, Component.GATEWAY)
 
 
@@ -137,23 +139,41 @@ def _state(parts: Mapping[str, Mapping[str, str]]) -> Literal["waits", "starting
     return "starting" if set(states) <= {"running", "created", None} else "broken"
 
 
-def claim(engine: Engine, plan: Plan, run: str) -> str | None:
-    """Take a set for `run` and return its id; None when none fits. Whoever renames a set's first container has it."""
+def claim(engine: Engine, plan: Plan, run: str, labels: Mapping[str, str]) -> str | None:
+    """Take a set for `run` and return its id; None when none fits. `labels` are those by which a run is swept.
+
+    Renaming alone is no claim: the engine finds a container by its name before it locks it, so two renames of one
+    container may both succeed, one after the other. A new name is given once.
+    """
     if len(plan.stages) > STAGES or len(plan.models) > MODELS or plan.tools or any(m.local for m in plan.models):
         return None  # a set has no slot for it
     wanted = fit(engine, {image.name: image.digest for image in plan.images}, network_of(plan))
     for member in members(engine):
         if member.fit != wanted or member.state != "waits":
             continue
-        if not engine.rename(pooled_name(member.id, ROLES[0].value), f"casemate-{run}-{ROLES[0].value}"):
+        if not _mark(engine, member.id, {image.name: image.digest for image in plan.images}, labels):
             continue  # somebody else was faster
         renamed = all(
-            engine.rename(pooled_name(member.id, role.value), f"casemate-{run}-{role.value}") for role in ROLES[1:]
+            engine.rename(pooled_name(member.id, role.value), f"casemate-{run}-{role.value}") for role in ROLES
         )
         if renamed and all(engine.is_running(f"casemate-{run}-{role.value}") for role in ROLES):
             return member.id
         remove(engine, member.id)
     return None
+
+
+def _mark(engine: Engine, name: str, images: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether this claim of a set is the one that counts."""
+    return engine.create_once(
+        ContainerSpec(
+            name=f"{CLAIM}{name}",
+            role="claim",
+            image=images[IMAGES["relay"]],
+            uid=UIDS["relay"],
+            labels={**labels, LABEL_POOL: name, LABEL_ROLE: "claim"},
+            runs=False,
+        )
+    )
 
 
 def pooled_name(name: str, role: str) -> str:
@@ -169,10 +189,13 @@ def remove(engine: Engine, name: str) -> list[str]:
 
 def drain(engine: Engine) -> Iterator[tuple[str, list[str]]]:
     """Remove every set that nobody has taken; yield each id with the names of what is left of it."""
+    images = {name: str(engine.image_id(name)) for name in IMAGES.values()}
     for member in members(engine):
-        # Renamed first, like a run would: a set that a run takes at this moment is not drained.
-        renamed = engine.rename(pooled_name(member.id, ROLES[0].value), f"{DRAINED}{member.id}")
-        if renamed or member.state != "waits":
+        # Claimed first, like a run would: a set that a run takes at this moment is not drained.
+        claimed = _mark(engine, member.id, images, {})
+        if claimed:
+            engine.rename(pooled_name(member.id, ROLES[0].value), f"{DRAINED}{member.id}")
+        if claimed or member.state != "waits":
             yield member.id, remove(engine, member.id)
 
 

@@ -171,7 +171,10 @@ class _Job:
         # A volume of its own comes first: by its label the run is found, whatever happens, and with it what it took.
         own = next(volume for volume in self.lay.volumes if volume.name.endswith("customs-in"))
         self.engine.create_volume(own)
-        if self.memory.replay is None and (member := pool.claim(self.engine, self.plan, self.run)) is not None:
+        if (
+            self.memory.replay is None
+            and (member := pool.claim(self.engine, self.plan, self.run, own.labels)) is not None
+        ):
             self.pooled = pool.slots(self.plan)
             self.lay = self._lay(member)
         for volume in self.lay.volumes:

@@ -15,6 +15,7 @@ def sweep_run(engine: Engine, run: str) -> list[str]:
     """Remove every container and volume of a run; return the names of what could not be removed."""
     things = engine.labelled(run)
     taken = {thing[LABEL_POOL] for thing in engine.pooled() if thing["name"].startswith(f"casemate-{run}-")}
+    taken |= {thing[LABEL_POOL] for thing in things if LABEL_POOL in thing}
     # before the run's own: by these, what it took from the pool is found
     things = [thing for name in sorted(taken) for thing in engine.pooled(name)] + things
     # containers first: a volume in use cannot go; agents first: no agent outlives what watches it

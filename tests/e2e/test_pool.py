@@ -158,7 +158,7 @@ def test_of_many_that_want_a_set_one_gets_it(tmp_path: Path) -> None:
     def race(n: int) -> None:
         engine = connect()
         gate.wait()
-        got.append((f"race-{n}", pool.claim(engine, compiled, f"race-{n}")))
+        got.append((f"race-{n}", pool.claim(engine, compiled, f"race-{n}", {})))
 
     threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -168,7 +168,7 @@ def test_of_many_that_want_a_set_one_gets_it(tmp_path: Path) -> None:
     assert sorted(str(member) for _, member in got) == sorted([waits, *["None"] * 7])
     (winner,) = [run for run, member in got if member is not None]
     names = {t["name"] for t in lab.engine.pooled(waits) if t["kind"] == "container"}
-    assert names == {f"casemate-{winner}-{role.value}" for role in ROLES}
+    assert names == {f"{pool.CLAIM}{waits}", *(f"casemate-{winner}-{role.value}" for role in ROLES)}
     assert pool.remove(lab.engine, waits) == []
 
 

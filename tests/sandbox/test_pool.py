@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from policies.vocabulary import Component
-from sandbox.pool import MODELS, ROLES, STAGES, claim, fit, members, pool_set, pooled_name, slots
-from sandbox.specs import Network
+from sandbox.pool import CLAIM, MODELS, ROLES, STAGES, claim, fit, members, pool_set, pooled_name, slots
+from sandbox.specs import ContainerSpec, Network
 from sandbox.topology import DOORS, IMAGES, slot, topology
 from tests.plans import plan
 
@@ -85,6 +85,12 @@ class Shelf:
     def pooled(self, pool: str | None = None) -> list[dict[str, str]]:
         return [dict(t) for t in self.things if pool in (None, t["casemate.pool"])]
 
+    def create_once(self, spec: ContainerSpec) -> bool:
+        if any(t["name"] == spec.name for t in self.things):
+            return False
+        self.things.append({**spec.labels, "kind": "container", "name": spec.name, "state": "created"})
+        return True
+
     def rename(self, name: str, to: str) -> bool:
         if name in self.lost:
             return False
@@ -104,14 +110,15 @@ class Shelf:
 def claimed(shelf: Shelf, run: str = "r1", **changes: object) -> str | None:
     base = msgspec.structs.replace(plan(), models=[m for m in plan().models if not m.local], **changes)
     images = [msgspec.structs.replace(i, digest=DIGESTS.get(i.name, i.digest)) for i in base.images]
-    return claim(shelf, msgspec.structs.replace(base, images=images), run)  # type: ignore[arg-type]
+    return claim(shelf, msgspec.structs.replace(base, images=images), run, {})  # type: ignore[arg-type]
 
 
 def test_a_set_is_claimed_once() -> None:
     shelf = Shelf("a", "b")
     assert [claimed(shelf, run) for run in ("r1", "r2", "r3")] == ["a", "b", None]
     assert {t["name"] for t in shelf.pooled("a") if t["kind"] == "container"} == {
-        f"casemate-r1-{role.value}" for role in ROLES
+        f"{CLAIM}a",
+        *(f"casemate-r1-{role.value}" for role in ROLES),
     }
 
 
@@ -123,7 +130,7 @@ def test_a_set_of_another_network_image_or_size_is_not_claimed() -> None:
     stages = [msgspec.structs.replace(plan().stages[0], name=f"s{n}", needs=[]) for n in range(STAGES + 1)]
     assert claimed(Shelf("a"), stages=stages) is None
     assert claimed(Shelf("a"), stages=stages[:STAGES]) == "a"
-    assert claim(Shelf("a"), plan(), "r1") is None  # type: ignore[arg-type] # it has a local model
+    assert claim(Shelf("a"), plan(), "r1", {}) is None  # type: ignore[arg-type] # it has a local model
 
 
 @pytest.mark.parametrize("role", ROLES)
