@@ -30,7 +30,8 @@ import asyncio
 from mcp import Client, StdioServerParameters
 
 async def main():
-    async with Client(StdioServerParameters(command={FETCH[0]!r}, args={FETCH[1:]!r})) as client:
+    env = {{"PYTHONPATH": "/opt/site"}}
+    async with Client(StdioServerParameters(command={FETCH[0]!r}, args={FETCH[1:]!r}, env=env)) as client:
         await client.call_tool("fetch", {{"url": {URL!r}}})
 
 asyncio.run(main())
