@@ -25,14 +25,18 @@ _LOG_BYTES = 1 << 20
 class ToolServers:
     """The servers of one stage, as a context: inside it they run."""
 
-    def __init__(self, engine: Engine, cells: Sequence[ToolCell], logs: Path) -> None:
-        self._pairs = [_Pair(engine, cell, logs) for cell in cells]
+    def __init__(self, engine: Engine, cells: Sequence[ToolCell], logs: Path, ready_s: float = READY_S) -> None:
+        self._pairs, self._ready_s = [_Pair(engine, cell, logs) for cell in cells], ready_s
 
     def __enter__(self) -> None:
         for pair in self._pairs:
             pair.start()
-        for pair in self._pairs:
-            pair.await_ready()
+        try:
+            for pair in self._pairs:
+                pair.await_ready(self._ready_s)
+        except BaseException:
+            self.__exit__()  # else the others would start anew after the run was swept
+            raise
 
     def __exit__(self, *_: object) -> None:
         for pair in self._pairs:
@@ -52,10 +56,9 @@ class _Pair:
     def start(self) -> None:
         self._thread.start()
 
-    def await_ready(self) -> None:
+    def await_ready(self, seconds: float) -> None:
         """Wait until the bridge listens. Raises CSM-R003."""
-        if not self._ready.wait(READY_S):
-            self.end()
+        if not self._ready.wait(seconds):
             raise CasemateError("CSM-R003", f"the MCP server {self._cell.server} does not start")
 
     def end(self) -> None:
