@@ -25,8 +25,8 @@ CODES: dict[str, str] = {
     "CSM-C014": "unknown stage in needs",
     "CSM-C015": "needs cycle",
     "CSM-C016": "output schema is missing or cannot be read",
-    "CSM-C017": "output schema is not valid",
-    "CSM-C018": "remote $ref in an output schema",
+    "CSM-C017": "schema is not valid",
+    "CSM-C018": "remote $ref in a schema",
     "CSM-C019": "egress rule too wide",
     "CSM-C020": "egress rule names an IP address",
     "CSM-C021": "path leaves the project",
@@ -64,6 +64,7 @@ CODES: dict[str, str] = {
     "CSM-C053": "fallback or route to another wire format",
     "CSM-C060": "tool is not pinned",
     "CSM-C061": "pins cannot be read",
+    "CSM-C062": "tool name that is not plain, or that looks like another",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",

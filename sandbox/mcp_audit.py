@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from policies.canonical import canonical
+from policies.errors import CasemateError
 from policies.events import clean
 from policies.plan import Pin, Tool
+from policies.vocabulary import ExitCode
+from sandbox.tool_rules import mark, problems
 
 State = Literal["new", "as pinned", "changed", "gone", "twice"]
 _RISKY: tuple[tuple[str, str], ...] = (
@@ -62,26 +65,34 @@ def risks(server: Tool) -> Iterator[str]:
 def render(server: str, offer: Offer) -> Iterator[str]:
     """Yield the lines that a person reads before approving: every character that could hide is made visible."""
     kind = "reads" if offer.reads else "not approved"
-    yield f"{server}.{clean(offer.name, 200)}  {offer.state}, {kind}"
     now = _lines(offer.definition)
+    hidden = sum(count for _, count in now)
+    more = f", {hidden} hidden characters" if hidden else ""
+    yield f"{server}.{clean(offer.name, 200)}  {offer.state}, {kind}{more}"
+    for problem in problems(offer.definition) if offer.definition is not None else ():
+        yield f"  cannot be approved: {problem.code}: {problem.message}"
     if offer.state == "changed":
-        change = difflib.unified_diff(_lines(offer.pinned), now, "pinned", "now", lineterm="", n=2)
+        before, after = ([line for line, _ in lines] for lines in (_lines(offer.pinned), now))
+        change = difflib.unified_diff(before, after, "pinned", "now", lineterm="", n=2)
         yield from (f"    {line}" for line in change)
     else:
-        yield from (f"    {line}" for line in now)
+        yield from (f"    {line}" for line, _ in now)
 
 
-def _lines(definition: Mapping[str, Any] | None) -> list[str]:
+def _lines(definition: Mapping[str, Any] | None) -> list[tuple[str, int]]:
     if definition is None:
         return []
     text = json.dumps(definition, indent=1, ensure_ascii=False, sort_keys=True)
-    return [clean(line, 100_000) for line in text.split("\n")]
+    return [mark(line) for line in text.split("\n")]
 
 
 def approved(
     pins: Mapping[str, Sequence[Pin]], found: Mapping[str, Sequence[Offer]], names: Sequence[str]
 ) -> tuple[dict[str, tuple[Pin, ...]], list[str]]:
-    """Return the pins after `SERVER.TOOL` names were approved as tools that only read, and the unknown names."""
+    """Return the pins after `SERVER.TOOL` names were approved as tools that only read, and the unknown names.
+
+    Raises `CasemateError` for a definition that cannot be judged by.
+    """
     wanted = set(names)
     result: dict[str, tuple[Pin, ...]] = {server: tuple(old) for server, old in pins.items()}
     for server, offered in found.items():
@@ -89,7 +100,15 @@ def approved(
         for offer in offered:
             full = f"{server}.{offer.name}"
             if full in wanted and offer.definition is not None and offer.state != "twice":
+                _refuse(full, offer.definition)
                 kept[offer.name] = Pin(name=offer.name, reads=True, definition=dict(offer.definition))
                 wanted.discard(full)
         result[server] = tuple(sorted(kept.values(), key=lambda pin: pin.name))
     return result, sorted(wanted)
+
+
+def _refuse(name: str, definition: Mapping[str, Any]) -> None:
+    for problem in problems(definition):
+        raise CasemateError(
+            problem.code, problem.message, place=clean(name, 200), hint=problem.hint, exit_code=ExitCode.REFUSED
+        )

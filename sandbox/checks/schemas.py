@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema_rs
-
 from policies.events import clean
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
-
-MAX_NODES = 2_000
-MAX_DEPTH = 20
+from sandbox.schema_rules import problems
 
 _PAIRS = (
     ("minimum", "maximum"),
@@ -43,35 +39,11 @@ def closed(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C017", "the schema allows unknown fields", "outputs", name, "schema", hint=hint)
 
 
-def local(subject: Subject) -> Iterator[Finding]:
-    """C018: a schema that would have to fetch something."""
-    for name, schema in _objects(subject):
-        for reference in _references(schema):
-            if not reference.startswith("#"):
-                message = f'"$ref": "{clean(reference, 100)}" leads out of the file'
-                hint = "copy the definition into $defs"
-                yield subject.finding("CSM-C018", message, "outputs", name, "schema", hint=hint)
-
-
 def runnable(subject: Subject) -> Iterator[Finding]:
-    """C017, C045, C046: what the gateway would refuse to run."""
+    """C017, C018, C045, C046: what the gateway would refuse to run."""
     for name, schema in _objects(subject):
-        nodes, depth = _size(schema)
-        if nodes > MAX_NODES or depth > MAX_DEPTH:
-            message = f"the schema has {nodes} nodes, {depth} deep (at most {MAX_NODES} and {MAX_DEPTH})"
-            yield subject.finding("CSM-C046", message, "outputs", name, "schema")
-            continue
-        try:
-            options = jsonschema_rs.RegexOptions()
-            jsonschema_rs.Draft202012Validator(schema, offline=True, validate_formats=True, pattern_options=options)
-        except jsonschema_rs.ReferencingError:
-            continue  # C018 says it better
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            text = clean(str(error).splitlines()[0], 200)
-            pattern = "pattern" in text or "regex" in text
-            hint = "no look-around, no back-reference: patterns run in linear time" if pattern else None
-            code = "CSM-C045" if pattern else "CSM-C017"
-            yield subject.finding(code, f"the schema is refused: {text}", "outputs", name, "schema", hint=hint)
+        for found in problems(schema):
+            yield subject.finding(found.code, found.message, "outputs", name, "schema", hint=found.hint)
 
 
 def satisfiable(subject: Subject) -> Iterator[Finding]:
@@ -107,27 +79,4 @@ def _is_object(schema: object) -> bool:
     return isinstance(schema.get("properties"), dict) and bool(schema["properties"])
 
 
-def _references(schema: object) -> Iterator[str]:
-    stack = [schema]
-    while stack:
-        match stack.pop():
-            case dict() as mapping:
-                yield from (v for k in ("$ref", "$dynamicRef") if isinstance(v := mapping.get(k), str))
-                stack.extend(mapping.values())
-            case list() as items:
-                stack.extend(items)
-            case _:
-                pass
-
-
-def _size(schema: object) -> tuple[int, int]:
-    nodes, deepest, stack = 0, 0, [(schema, 1)]
-    while stack:
-        value, depth = stack.pop()
-        nodes, deepest = nodes + 1, max(deepest, depth)
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        stack.extend((item, depth + 1) for item in inner)
-    return nodes, deepest
-
-
-CHECKS = (readable, closed, local, runnable, satisfiable)
+CHECKS = (readable, closed, runnable, satisfiable)

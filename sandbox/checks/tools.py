@@ -9,6 +9,10 @@ from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.pins import NAME as PINS
+from sandbox.tool_rules import likeness, problems
+
+OWN = ("noop", "report_incomplete", "write_status")
+"""Tools that every write server has."""
 
 
 def declared(subject: Subject) -> Iterator[Finding]:
@@ -56,15 +60,10 @@ def used(subject: Subject) -> Iterator[Finding]:
 def read_only(subject: Subject) -> Iterator[Finding]:
     """C039: a tool that an output writes with is a write tool, whatever its server says; no stage calls it directly."""
     sinks = {(o.sink.server, o.sink.tool): name for name, o in subject.workflow.outputs.items() if o.sink.kind == "mcp"}
-    for index, stage in enumerate(subject.workflow.stages):
-        for server, names in stage.tools.items():
-            for position, tool in enumerate(names):
-                if (server, tool) in sinks:
-                    where = ("stages", index, "tools", server, position)
-                    message = f'"{server}.{tool}" writes: it is the sink of the output "{sinks[server, tool]}"'
-                    yield subject.finding(
-                        "CSM-C039", message, *where, hint="propose the output; customs calls the tool"
-                    )
+    for server, tool, where in _given(subject):
+        if (server, tool) in sinks:
+            message = f'"{server}.{tool}" writes: it is the sink of the output "{sinks[server, tool]}"'
+            yield subject.finding("CSM-C039", message, *where, hint="propose the output; customs calls the tool")
 
 
 def pinned(subject: Subject) -> Iterator[Finding]:
@@ -74,19 +73,45 @@ def pinned(subject: Subject) -> Iterator[Finding]:
     if (problem := subject.facts.problems.get(PINS)) is not None:
         yield subject.finding(problem.code, problem.message, "tools", key=True, hint=problem.hint)
         return
+    for server, tool, where in _given(subject):
+        pins = {pin.name for pin in subject.facts.pins.get(server, ()) if pin.reads}
+        if server in subject.workflow.tools and tool not in pins:
+            hint = did_you_mean(tool, pins) if pins else None
+            yield subject.finding(
+                "CSM-C060",
+                f'"{server}.{tool}" is not pinned as a tool that only reads',
+                *where,
+                severity=Severity.WARNING,
+                hint=hint or f"read `casemate mcp audit`, then approve with `--approve {server}.{tool}`",
+            )
+
+
+def judgeable(subject: Subject) -> Iterator[Finding]:
+    """C017, C018, C045, C046, C062: a pinned definition by which nothing could be judged in bounded time."""
+    for server, tool, where in _given(subject):
+        for pin in subject.facts.pins.get(server, ()):
+            for found in problems(pin.definition) if pin.name == tool else ():
+                message = f'"{server}.{tool}": {found.message}'
+                yield subject.finding(found.code, message, *where, hint=found.hint)
+
+
+def distinct(subject: Subject) -> Iterator[Finding]:
+    """C062: two names that an agent of a stage, or whoever reads its log, takes for one another."""
+    for index, stage in enumerate(subject.workflow.stages):
+        seen = {likeness(name): f"writes.{name}" for name in (*stage.outputs, *OWN)}
+        for server, tool, where in _given(subject):
+            if where[1] == index:
+                first = seen.setdefault(likeness(tool), f"{server}.{tool}")
+                if first != f"{server}.{tool}":
+                    message = f'"{server}.{tool}" looks like "{first}"'
+                    yield subject.finding("CSM-C062", message, *where, hint="give them to different stages")
+
+
+def _given(subject: Subject) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
+    """Yield server and tool that a stage was given, and where that stands."""
     for index, stage in enumerate(subject.workflow.stages):
         for server, names in stage.tools.items():
-            pins = {pin.name for pin in subject.facts.pins.get(server, ()) if pin.reads}
-            for position, tool in enumerate(names):
-                if server in subject.workflow.tools and tool not in pins:
-                    hint = did_you_mean(tool, pins) if pins else None
-                    yield subject.finding(
-                        "CSM-C060",
-                        f'"{server}.{tool}" is not pinned as a tool that only reads',
-                        *("stages", index, "tools", server, position),
-                        severity=Severity.WARNING,
-                        hint=hint or f"read `casemate mcp audit`, then approve with `--approve {server}.{tool}`",
-                    )
+            yield from ((server, tool, ("stages", index, "tools", server, n)) for n, tool in enumerate(names))
 
 
-CHECKS = (declared, used, read_only, pinned)
+CHECKS = (declared, used, read_only, pinned, judgeable, distinct)

@@ -143,7 +143,7 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     if random.random() < 0.5:
         stage["inputs"] = some(random, inputs)
     if random.random() < 0.5:
-        stage["tools"] = {name: ["read", "search"] for name in some(random, tools)}
+        stage["tools"] = {name: [f"read_{name}", f"search_{name}"] for name in some(random, tools)}
     if random.random() < 0.5:
         stage["egress"] = [_rule(random, host) for host in some(random, HOSTS)]
         if random.random() < 0.2:
