@@ -10,6 +10,7 @@ import jsonschema_rs
 
 from policies.canonical import pointer
 from policies.errors import CasemateError
+from policies.writes import place_of
 
 MAX_PROBLEMS = 16
 
@@ -30,7 +31,11 @@ class Schema:
         backtracking (a hostile string could hold the process for minutes)."""
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
-                dict(schema), offline=True, validate_formats=True, pattern_options=jsonschema_rs.RegexOptions()
+                dict(schema),
+                offline=True,
+                validate_formats=True,
+                formats={"proposal-id": _is_proposal},
+                pattern_options=jsonschema_rs.RegexOptions(),
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise CasemateError("CSM-C017", f"schema refused: {str(error).splitlines()[0]}", place=place) from error
@@ -45,3 +50,7 @@ class Schema:
             if len(found) == MAX_PROBLEMS:
                 break
         return found or [Problem(pointer="", keyword="schema")]
+
+
+def _is_proposal(text: str) -> bool:
+    return place_of(text) is not None

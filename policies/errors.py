@@ -150,6 +150,7 @@ CODES: dict[str, str] = {
     "CSM-R022": "plan widens what was approved",
     "CSM-R023": "run without a recording",
     "CSM-R024": "budget of the day exhausted",
+    "CSM-R025": "proposed file cannot be taken",
     # lineage
     "CSM-L001": "the student shares an initial checkpoint with a teacher",
     "CSM-L002": "unknown provenance",

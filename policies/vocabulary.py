@@ -57,6 +57,7 @@ class EventName(StrEnum):
     TOOL_CHANGED = "tool.changed"
     TOOL_ANSWERED = "tool.answered"
     WRITE_PROPOSED = "write.proposed"
+    WRITE_TAKEN = "write.taken"
     WRITE_JUDGED = "write.judged"
     WRITE_APPLIED = "write.applied"
     ARTIFACT_TAKEN = "artifact.taken"

@@ -7,6 +7,8 @@ its digest before it answers the agent, so that the event log vouches for the bu
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from policies.canonical import digest
@@ -14,12 +16,25 @@ from policies.plan import Count, Digest, Frozen, Name
 
 GENESIS = digest(b"")
 
-RESERVED_TOOLS = ("noop", "report_incomplete", "write_status")
+RESERVED_TOOLS = ("noop", "propose_file", "report_incomplete", "write_status")
 """Tools of every write server; no output may take one of these names."""
 
 
-class Proposal(Frozen, frozen=True, kw_only=True):
-    """One buffered record. `id` is `<stage>-<seq>`; never edited once written."""
+PROPOSAL_ID = r"[a-z][a-z0-9_-]{0,39}-(0|[1-9][0-9]{0,8})"
+"""What a field of `format: proposal-id` holds: the id of an earlier proposal, as the write server gave it."""
+
+FILE_PATH = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,9}"
+"""A path below /workspace at which a set may lie: plain names, none of them hidden."""
+
+
+class SetFile(Frozen, frozen=True, kw_only=True):
+    """A set of records as a file: JSON lines at `path` below /workspace, copied when the stage has ended."""
+
+    path: str
+
+
+class Proposal(Frozen, frozen=True, kw_only=True, omit_defaults=True):
+    """One buffered record, or one `file` of them (then `record` is empty). `id` is `<stage>-<seq>`; never edited."""
 
     seq: Count
     prev: Digest
@@ -27,6 +42,21 @@ class Proposal(Frozen, frozen=True, kw_only=True):
     stage: Name
     output: Name
     record: dict[str, Any]
+    file: SetFile | None = None
+
+
+def references(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the top-level fields of a record that name an earlier proposal: texts of `format: proposal-id`."""
+    fields = schema.get("properties", {})
+    return tuple(sorted(n for n, f in fields.items() if isinstance(f, Mapping) and f.get("format") == "proposal-id"))
+
+
+def place_of(proposal: object) -> tuple[str, int] | None:
+    """Return the stage and the number in a proposal's id; None for anything else."""
+    if not isinstance(proposal, str) or not re.fullmatch(PROPOSAL_ID, proposal):
+        return None
+    stage, _, number = proposal.rpartition("-")
+    return stage, int(number)
 
 
 class Reason(Frozen, frozen=True, kw_only=True):

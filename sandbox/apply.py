@@ -11,6 +11,7 @@ import os
 import tarfile
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +21,9 @@ from policies.plan import Output, Plan, decode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import GENESIS, Declaration, Written
+from sandbox.archives import tar_of
 from sandbox.driver import Driver
-from sandbox.engine import tar_of
+from sandbox.sets import FOLDER
 from sandbox.specs import DOORS_GID, UIDS
 from sandbox.topology import Topology
 
@@ -76,12 +78,26 @@ def recorded(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def judge(driver: Driver, plan: Plan, birth: Birth, lay: Topology, buffers: dict[str, bytes], folder: Path) -> Verdicts:
-    """Let customs judge every buffered write. Raises `CasemateError` when it fails, or declares what it did not do."""
+def judge(
+    driver: Driver,
+    plan: Plan,
+    birth: Birth,
+    lay: Topology,
+    buffers: dict[str, bytes],
+    sets: Mapping[str, str],
+    folder: Path,
+) -> Verdicts:
+    """Let customs judge every buffered write. Raises `CasemateError` when it fails, or declares what it did not do.
+
+    `sets`: digests of the files of records, by proposal, which lie below the run's `folder`.
+    """
     heads = _heads(driver, plan, buffers)
-    birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=heads)
+    facts = heads | {f"set/{name}": value for name, value in sets.items()}
+    birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=facts)
     wanted = {f"{stage}.jsonl": buffers[stage] for stage in buffers if f"buffer/{stage}" in heads}
     driver.engine.put(lay.carrier.name, "/in", tar_of(wanted))
+    taken = {f"{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
+    driver.engine.put_files(lay.carrier.name, "/in", taken)
     name = lay.customs.name
     driver.launch(lay.customs, Component.CUSTOMS, birth)
     driver.release(name)

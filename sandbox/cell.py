@@ -6,17 +6,20 @@ import contextlib
 import io
 import tarfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from policies.errors import CasemateError
 from policies.events import clean
-from policies.plan import Stage
+from policies.plan import Output, Stage
 from policies.vocabulary import Component, EventName, Outcome, Verdict
+from sandbox import sets
 from sandbox.agent_env import mcp_config
+from sandbox.archives import tar_of
 from sandbox.artifacts import keep, unpack
 from sandbox.driver import Driver
-from sandbox.engine import Exit, tar_of
+from sandbox.engine import Exit
 from sandbox.tool_servers import ToolServers
 from sandbox.topology import Cell
 
@@ -34,6 +37,8 @@ class StageEnd:
     outcome: Outcome
     code: str | None = None
     reason: str | None = None
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the files of records that were taken over, by proposal."""
 
 
 def run_stage(
@@ -44,6 +49,7 @@ def run_stage(
     folder: Path,
     trusted: dict[Component, str],
     authorities: dict[str, bytes],
+    outputs: Mapping[str, Output],
 ) -> StageEnd:
     """Run one stage to its end. Raises `CasemateError` when a trusted part fails; the agent's failures are outcomes.
 
@@ -71,7 +77,7 @@ def run_stage(
     driver.sync(trusted)
     end = _judge(driver, stage, how)
     if end.outcome is Outcome.COMPLETED:
-        end = _take_artifacts(driver, stage, cell, folder) or end
+        end = _take_artifacts(driver, stage, cell, folder) or _take_sets(driver, stage, cell, folder, outputs)
     driver.release(cell.relay.name)
     for spec in (cell.agent, cell.relay, cell.carrier):
         engine.remove("container", spec.name)
@@ -142,6 +148,14 @@ def _take_artifacts(driver: Driver, stage: Stage, cell: Cell, folder: Path) -> S
         attrs = {"casemate.write.count": len(files), "casemate.bytes.out": sum(map(len, files.values()))}
         driver.note(EventName.ARTIFACT_TAKEN, stage=stage.name, verdict=Verdict.ALLOW, attrs=attrs)
     return None
+
+
+def _take_sets(driver: Driver, stage: Stage, cell: Cell, folder: Path, outputs: Mapping[str, Output]) -> StageEnd:
+    try:
+        taken = sets.take(driver, stage.name, cell.carrier.name, outputs, folder)
+    except CasemateError as error:
+        return StageEnd(Outcome.FAILED, error.code, error.message)
+    return StageEnd(Outcome.COMPLETED, sets=taken)
 
 
 def _keep_log(driver: Driver, stage: Stage, cell: Cell, folder: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from policies.errors import CasemateError
-from policies.events import clean
+from policies.events import Attribute, clean
 from policies.plan import encode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
@@ -27,6 +28,15 @@ SYNC_S = 30.0
 OnEvent = Callable[[RunEvent, Tally], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A file that an agent proposed: the id of the proposal, its output, and the path below /workspace."""
+
+    id: str
+    output: str
+    path: str
+
+
 class Driver:
     """One run's signals, log, tally and guards."""
 
@@ -39,6 +49,7 @@ class Driver:
         self._ended: dict[str, Exit] = {}
         self._seen: dict[tuple[Component, EventName], int] = {}
         self.buffer_heads: dict[str, str] = {}
+        self.promises: dict[str, list[Promise]] = {}
         self.certificate: str | None = None
 
     # ---- events of the orchestrator
@@ -125,6 +136,7 @@ class Driver:
                 proposed = event.event is EventName.WRITE_PROPOSED and event.verdict is Verdict.ALLOW
                 if proposed and event.stage and isinstance(line_digest, str):
                     self.buffer_heads[event.stage] = line_digest
+                    self._note_promise(event.stage, event.attrs)
                 self._record(self.log.append(event))
             case Ready(name):
                 self._ready.add(name)
@@ -135,6 +147,12 @@ class Driver:
             case Interrupted(number):
                 message = f"stopped by signal {number}"
                 raise CasemateError("CSM-R014", message, exit_code=ExitCode.INTERRUPTED)
+
+    def _note_promise(self, stage: str, attrs: Mapping[str, Attribute]) -> None:
+        path = attrs.get("casemate.path")
+        if isinstance(path, str):
+            made = Promise(str(attrs["casemate.write.id"]), str(attrs["casemate.output"]), path)
+            self.promises.setdefault(stage, []).append(made)
 
     def wind_down(self, grace_s: float) -> None:
         """Take in what containers that were told to end still have to say. A run that failed is not failed twice."""

@@ -7,11 +7,12 @@ The engine and the orchestrator share no file system: everything travels by the 
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import docker
@@ -24,6 +25,7 @@ from docker.utils.socket import frames_iter
 from policies.canonical import digest_of
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
+from sandbox.archives import CHUNK, Chunks, tar_stream
 from sandbox.specs import ContainerSpec, Network, Tmpfs, VolumeSpec
 from sandbox.topology import LABEL_POOL, LABEL_RUN
 
@@ -271,9 +273,24 @@ class Engine:
         if not self._container(name).put_archive(directory, archive):
             raise CasemateError("CSM-R003", f"cannot put files into {name}:{directory}")
 
+    def put_files(self, name: str, directory: str, files: Mapping[str, Path]) -> None:
+        """Copy files (path → source), of any size, into a directory of a container."""
+        if not self._container(name).put_archive(directory, tar_stream(files)):
+            raise CasemateError("CSM-R003", f"cannot put files into {name}:{directory}")
+
+    @contextmanager
+    def reading(self, name: str, path: str) -> Iterator[tarfile.TarFile]:
+        """Read a file or directory of a container as a tar archive that goes by once, of any size. Raises CSM-R008."""
+        try:
+            stream, _ = self._container(name).get_archive(path, chunk_size=CHUNK)
+        except docker.errors.APIError as error:
+            raise CasemateError("CSM-R008", f"{path} cannot be read", place=name) from error
+        with tarfile.open(fileobj=Chunks(stream), mode="r|") as archive:
+            yield archive
+
     def get(self, name: str, directory: str, limit: int) -> bytes:
         """Return a tar archive of a directory of a container. Raises CSM-R008 over `limit` bytes."""
-        stream, _ = self._container(name).get_archive(directory, chunk_size=1 << 20)
+        stream, _ = self._container(name).get_archive(directory, chunk_size=CHUNK)
         parts, total = [], 0
         for chunk in stream:
             total += len(chunk)
@@ -381,14 +398,3 @@ class Engine:
 
 def _tmpfs_options(tmpfs: Tmpfs, spec: ContainerSpec) -> str:
     return f"size={tmpfs.size},nr_inodes=16384,uid={spec.uid},gid={spec.gid},mode=0700,nosuid,nodev"
-
-
-def tar_of(files: Mapping[str, bytes], *, uid: int = 0, gid: int = 0, mode: int = 0o444) -> bytes:
-    """Return a tar archive of `files` (path → content), with fixed times and owners."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in sorted(files.items()):
-            info = tarfile.TarInfo(path)
-            info.size, info.mode, info.uid, info.gid = len(content), mode, uid, gid
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()

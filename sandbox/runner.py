@@ -29,9 +29,10 @@ from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
 from sandbox import apply, authorities, pool
 from sandbox.agent_env import trusts
+from sandbox.archives import tar_of
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
-from sandbox.engine import Engine, tar_of
+from sandbox.engine import Engine
 from sandbox.log import RunLog
 from sandbox.resolve import MAX_INPUT, policies_digest, read_inside
 from sandbox.secrets import held_by, read_secrets
@@ -164,7 +165,8 @@ class _Job:
         if bad is not None or len(ends) < len(self.plan.stages):
             timed_out = bad is not None and bad.outcome is Outcome.TIMED_OUT
             return bad.outcome if bad else Outcome.FAILED, ExitCode.TIMED_OUT if timed_out else ExitCode.STAGE_FAILED
-        return self._apply(buffers)
+        sets = {name: digest for end in ends.values() for name, digest in end.sets.items()}
+        return self._apply(buffers, sets)
 
     def _start(self) -> None:
         self._mark("run", "trusted")
@@ -196,6 +198,7 @@ class _Job:
         stages = {stage.name: stage for stage in self.plan.stages}
         order = TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order()
         trusted = {component: spec.name for component, spec in self.lay.trusted.items()}
+        outputs = {output.name: output for output in self.plan.outputs}
         ends: dict[str, StageEnd] = {}
         for name in order:
             stage = stages[name]
@@ -203,7 +206,7 @@ class _Job:
             inputs = {i.target: self.inputs[i.name] for i in self.plan.inputs if i.name in stage.inputs}
             trusted_files = self._authorities() if trusts(self.plan, stage) else {}
             cell = self.lay.cells[name]
-            ends[name] = run_stage(self.driver, stage, cell, inputs, self.folder, trusted, trusted_files)
+            ends[name] = run_stage(self.driver, stage, cell, inputs, self.folder, trusted, trusted_files, outputs)
             self._mark(name, ends[name].outcome.value, ends[name].reason)
             self.driver.log.checkpoint()
             if ends[name].outcome is not Outcome.COMPLETED:
@@ -247,11 +250,12 @@ class _Job:
         with contextlib.suppress(CasemateError):
             apply.take_buffers(self.driver, self.lay.carrier.name, self.folder)
 
-    def _apply(self, buffers: dict[str, bytes]) -> tuple[Outcome, ExitCode]:
+    def _apply(self, buffers: dict[str, bytes], sets: dict[str, str]) -> tuple[Outcome, ExitCode]:
         if not self.plan.outputs:
             return Outcome.COMPLETED, ExitCode.DONE
         self._mark("customs", "judging")
-        verdicts = apply.judge(self.driver, self.plan, self._birth(Component.CUSTOMS), self.lay, buffers, self.folder)
+        birth = self._birth(Component.CUSTOMS)
+        verdicts = apply.judge(self.driver, self.plan, birth, self.lay, buffers, sets, self.folder)
         if not self.dry:
             self._mark("customs", "applying")
             apply.put_in_place(self.driver, self.plan, verdicts, self.root)

@@ -26,7 +26,7 @@ import docker
 import docker.types
 from docker.models.containers import Container
 
-from sandbox.engine import tar_of
+from sandbox.archives import tar_of
 from tests.authority import Authority
 
 IMAGE = "casemate/agent-python"

@@ -46,7 +46,7 @@ def expected(facts: Mapping[str, str], folder: Path) -> dict[str, str]:
             if not _NAME.fullmatch(stage):
                 raise broken(stage[:40], "not the name of a stage")
             promised[stage] = last
-    found = {path.name.removesuffix(".jsonl") for path in folder.iterdir()} if folder.is_dir() else set()
+    found = {path.name.removesuffix(".jsonl") for path in folder.glob("*.jsonl")} if folder.is_dir() else set()
     for stage in sorted(found - promised.keys()):
         raise broken(stage[:40], "the event log does not vouch for this buffer")
     for stage, last in promised.items():

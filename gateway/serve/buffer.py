@@ -13,7 +13,7 @@ import msgspec
 
 from policies.canonical import canonical, digest
 from policies.errors import CasemateError
-from policies.writes import GENESIS, Proposal
+from policies.writes import GENESIS, Proposal, SetFile
 
 
 class BufferBrokenError(RuntimeError):
@@ -51,11 +51,17 @@ class Buffer:
             os.close(self._file)
             raise CasemateError("CSM-G012", "the buffer is not a new file", place=f"buffer of {stage}")
 
-    def draft(self, output: str, record: Mapping[str, Any]) -> Line:
+    def draft(self, output: str, record: Mapping[str, Any], file: str | None = None) -> Line:
         """Return the line that `append` would add now. Raises `ValueError` when the record has no canonical form."""
         name = f"{self._stage}-{self._seq}"
         proposal = Proposal(
-            seq=self._seq, prev=self._prev, id=name, stage=self._stage, output=output, record=dict(record)
+            seq=self._seq,
+            prev=self._prev,
+            id=name,
+            stage=self._stage,
+            output=output,
+            record=dict(record),
+            file=SetFile(path=file) if file is not None else None,
         )
         data = canonical(msgspec.to_builtins(proposal))
         return Line(id=name, data=data + b"\n", digest=digest(data))

@@ -17,7 +17,7 @@ from gateway.serve.buffer import Buffer, BufferBrokenError, Line
 from gateway.serve.envelope import read_message, refuse
 from gateway.serve.front import Emit, Front
 from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
-from gateway.serve.tools import EMPTY_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
+from gateway.serve.tools import EMPTY_SCHEMA, FILE_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
 from gateway.serve.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -31,13 +31,16 @@ from gateway.serve.types import (
 )
 from gateway.start import told
 from policies.errors import denial
-from policies.events import EventLogError
+from policies.events import Attribute, EventLogError
 from policies.plan import Output
 from policies.vocabulary import EventName, Verdict
+from policies.writes import place_of, references
 
 SERVER_INFO: Final = info("casemate-writes", "Casemate write buffer")
 MAX_REPORTS = 100
 """Calls of noop and report_incomplete that are recorded."""
+MAX_FILES = 100
+"""Files of records that one stage may propose."""
 
 _log = structlog.get_logger()
 
@@ -47,15 +50,22 @@ class Ledger:
 
     def __init__(self) -> None:
         self._used: dict[str, Used] = {}
+        self._proposals: Counter[str] = Counter()
 
     def used(self, output: str) -> Used:
         """Return what `output` has taken up so far."""
         return self._used.get(output, Used())
 
-    def add(self, output: str, size: int) -> None:
-        """Count one row of `size` bytes."""
+    def add(self, stage: str, output: str, size: int, rows: int = 1) -> None:
+        """Count one proposal of `size` bytes."""
         used = self.used(output)
-        self._used[output] = Used(rows=used.rows + 1, size=used.size + size)
+        self._used[output] = Used(rows=used.rows + rows, size=used.size + size)
+        self._proposals[stage] += 1
+
+    def knows(self, proposal: object) -> bool:
+        """Tell whether something is the id of a proposal that is buffered."""
+        place = place_of(proposal)
+        return place is not None and place[1] < self._proposals[place[0]]
 
 
 class Desk(Front):
@@ -75,6 +85,9 @@ class Desk(Front):
         self._outputs = {output.name: output for output in outputs}
         self._schemas = {name: schemas[name] for name in self._outputs}
         self._reason, self._empty = Schema(REASON_SCHEMA, "noop"), Schema(EMPTY_SCHEMA, "write_status")
+        self._file = Schema(FILE_SCHEMA, "propose_file")
+        self._references = {output.name: references(output.schema) for output in outputs}
+        self._files = 0
         self._tools = definitions(outputs)
         self._names = tuple(str(tool["name"]) for tool in self._tools)
         self._buffered: Counter[str] = Counter()
@@ -133,6 +146,8 @@ class Desk(Front):
                 if problems := self._empty.problems(arguments):
                     return self._stopped(EventName.TOOL_CALLED, name, admit_problems(problems))
                 return as_result({"buffered": dict(self._buffered), "refused": dict(self._refused)})
+            case "propose_file" if self._outputs:
+                return self._propose_file(arguments)
             case str() if name in self._outputs:
                 return self._propose(name, arguments)
             case _:
@@ -152,7 +167,11 @@ class Desk(Front):
 
     def _propose(self, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         output = self._outputs[name]
-        problems = self._schemas[name].problems(record)
+        problems = self._schemas[name].problems(record) or [
+            Problem(pointer=f"/{field}", keyword="no earlier proposal has this id")
+            for field in self._references[name]
+            if field in record and not self._ledger.knows(record[field])
+        ]
         line: Line | None = None
         if not problems:
             try:
@@ -163,6 +182,25 @@ class Desk(Front):
         if refused or line is None:
             self._refused[name] += 1
             return self._stopped(EventName.WRITE_PROPOSED, name, refused or admit_problems(problems))
+        return self._buffer_line(name, line, 1, {})
+
+    def _propose_file(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Buffer the promise of a file. Its rows count at customs, where there is a copy that nobody changes."""
+        if problems := self._file.problems(arguments):
+            return self._stopped(EventName.TOOL_CALLED, "propose_file", admit_problems(problems))
+        name, path = str(arguments["output"]), str(arguments["path"])
+        if name not in self._outputs:
+            return self._stopped(
+                EventName.TOOL_CALLED, "propose_file", admit_problems([Problem(pointer="/output", keyword="enum")])
+            )
+        if self._files >= MAX_FILES:
+            over = Denial(code="CSM-G010", where=f"{MAX_FILES} files a stage", hint="write fewer and larger files")
+            return self._stopped(EventName.WRITE_PROPOSED, name, over)
+        line = self._buffer.draft(name, {}, file=path)
+        self._files += 1
+        return self._buffer_line(name, line, 0, {"casemate.path": path})
+
+    def _buffer_line(self, name: str, line: Line, rows: int, more: Mapping[str, Attribute]) -> dict[str, Any]:
         self._emit(
             EventName.WRITE_PROPOSED,
             stage=self._stage,
@@ -172,10 +210,11 @@ class Desk(Front):
                 "casemate.write.id": line.id,
                 "casemate.write.digest": line.digest,
                 "casemate.bytes.in": len(line.data),
+                **more,
             },
         )
         self._buffer.append(line)
-        self._ledger.add(name, len(line.data))
+        self._ledger.add(self._stage, name, len(line.data), rows)
         self._buffered[name] += 1
         return as_result({"id": line.id, "status": "buffered"})
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from policies.plan import Output
+from policies.writes import FILE_PATH
 
 MAX_REASON = 2000
 """Characters of a reason that an agent gives."""
@@ -13,7 +14,8 @@ MAX_REASON = 2000
 INSTRUCTIONS: Final = (
     "Everything here is a proposal. A record is buffered first; after you have ended, it is validated against rules "
     "that you cannot see, and written only if it passes. Call one tool per record. If there is nothing to write, "
-    "call noop; if you cannot finish, call report_incomplete."
+    "call noop; if you cannot finish, call report_incomplete. For a large set write a file of JSON lines and "
+    "call propose_file once."
 )
 
 _APPENDS: Final = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": False, "openWorldHint": False}
@@ -25,12 +27,21 @@ REASON_SCHEMA: Final[dict[str, Any]] = {
     "required": ["reason"],
     "additionalProperties": False,
 }
+FILE_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "output": {"type": "string"},
+        "path": {"type": "string", "maxLength": 400, "pattern": f"^{FILE_PATH}$"},
+    },
+    "required": ["output", "path"],
+    "additionalProperties": False,
+}
 EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def definitions(outputs: Sequence[Output]) -> list[dict[str, Any]]:
     """Return the tool definitions of a stage that may propose `outputs`."""
-    return [*(_output_tool(output) for output in outputs), *_own_tools()]
+    return [*(_output_tool(output) for output in outputs), *([_file_tool(outputs)] if outputs else []), *_own_tools()]
 
 
 def _output_tool(output: Output) -> dict[str, Any]:
@@ -43,6 +54,21 @@ def _output_tool(output: Output) -> dict[str, Any]:
             "records a run."
         ),
         "inputSchema": {**output.schema, "type": "object"},
+        "annotations": _APPENDS,
+    }
+
+
+def _file_tool(outputs: Sequence[Output]) -> dict[str, Any]:
+    names = [output.name for output in outputs]
+    properties = {**FILE_SCHEMA["properties"], "output": {"type": "string", "enum": names}}
+    return {
+        "name": "propose_file",
+        "title": "Propose many records at once",
+        "description": (
+            "Propose all records of a file of JSON lines below /workspace: one record a line, as in a call of the "
+            "output's own tool. The file is copied when you have ended, as it is then."
+        ),
+        "inputSchema": {**FILE_SCHEMA, "properties": properties},
         "annotations": _APPENDS,
     }
 

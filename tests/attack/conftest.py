@@ -18,7 +18,7 @@ import docker.models.networks
 import docker.types
 import pytest
 
-from sandbox.engine import tar_of
+from sandbox.archives import tar_of
 from tests.attack import neighbour
 from tests.lab import PROPOSE, Lab, Result
 

@@ -14,7 +14,7 @@ from policies.plan import encode
 from policies.slices import seal, slices
 from policies.vocabulary import Component
 from policies.writes import GENESIS
-from sandbox.engine import tar_of
+from sandbox.archives import tar_of
 from sandbox.log import verify
 from sandbox.project import compile_project, open_project
 from sandbox.tally import Tally

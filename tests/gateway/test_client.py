@@ -45,7 +45,7 @@ def test_an_agent_proposes_with_the_official_client(serving: Start, mode: str, v
     server = serving(make_output())
     seen = asyncio.run(converse(server, mode))
     assert seen["version"] == version
-    assert seen["tools"] == ["samples", "noop", "report_incomplete", "write_status"]
+    assert seen["tools"] == ["samples", "propose_file", "noop", "report_incomplete", "write_status"]
     assert not seen["good"].is_error
     assert seen["good"].structured_content == {"id": "draft-0", "status": "buffered"}
     assert json.loads(seen["good"].content[0].text) == seen["good"].structured_content

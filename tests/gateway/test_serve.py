@@ -49,6 +49,46 @@ def test_a_proposal_is_vouched_for_buffered_and_chained(serving: Start) -> None:
     assert [event["n"] for event in server.events] == list(range(len(server.events)))
 
 
+def test_a_proposal_may_name_an_earlier_one(serving: Start) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "on": {"type": "string", "format": "proposal-id"}},
+        "additionalProperties": False,
+    }
+    server = serving(make_output(schema=schema, bounds={}, unique=[]))
+    first = server.call("samples", {"text": "an issue"})["structuredContent"]["id"]
+    assert server.call("samples", {"text": "a comment", "on": first})["structuredContent"]["status"] == "buffered"
+    for unknown in ("draft-2", "other-0", "draft-00", "draft", "", "draft-0\n"):
+        refused = server.call("samples", {"text": "x", "on": unknown})
+        assert refused["isError"] is True
+        assert refused["structuredContent"]["error"]["code"] == "CSM-G006"
+
+
+def test_a_file_of_records_is_promised(serving: Start) -> None:
+    server = serving(make_output(per_run=1))
+    told = server.call("propose_file", {"output": "samples", "path": "sets/one.jsonl"})["structuredContent"]
+    assert told == {"id": "draft-0", "status": "buffered"}
+    attrs = server.of("write.proposed")[0]["attrs"]
+    assert (attrs["casemate.path"], attrs["casemate.output"]) == ("sets/one.jsonl", "samples")
+    line = json.loads(server.buffer())
+    assert (line["file"], line["record"]) == ({"path": "sets/one.jsonl"}, {})
+    assert server.call("samples", {"prompt": "x"})["structuredContent"]["status"] == "buffered"  # rows count apart
+
+
+BAD_PATHS = [
+    "/etc/passwd", "../x", "a/../b", ".hidden", "a/.git/x", "a//b", "a/", "", "a\x00b", "a b", "a\n", "ä", "a" * 102,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_a_file_has_a_plain_name_below_the_workspace(serving: Start, path: str) -> None:
+    server = serving(make_output())
+    refused = server.call("propose_file", {"output": "samples", "path": path})
+    assert (refused["isError"], server.buffer()) == (True, b"")
+    other = server.call("propose_file", {"output": "others", "path": "a.jsonl"})
+    assert other["structuredContent"]["error"]["code"] == "CSM-G006"
+
+
 def test_the_socket_is_the_identity(serving: Start) -> None:
     server = serving(make_output("alpha"), make_output("beta"), stages={"one": ["alpha"], "two": ["beta"]})
     server.call("alpha", {"prompt": "x"}, stage="one")

@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from policies.errors import CasemateError
 from sandbox.agent_env import TRUST_STORE_PASSWORD, trusts
+from sandbox.archives import tar_of
 from sandbox.authorities import files, only_file, run_authority
-from sandbox.engine import tar_of
 from sandbox.topology import topology
 from tests.plans import plan
 
