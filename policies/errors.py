@@ -65,6 +65,7 @@ CODES: dict[str, str] = {
     "CSM-C060": "tool is not pinned",
     "CSM-C061": "pins cannot be read",
     "CSM-C062": "tool name that is not plain, or that looks like another",
+    "CSM-C063": "guard that cannot hold",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",
@@ -112,6 +113,7 @@ CODES: dict[str, str] = {
     "CSM-G014": "tool server failed",
     "CSM-G015": "tool result cut or cleaned",
     "CSM-G016": "too many tool calls",
+    "CSM-G017": "argument outside of its guard",
     "CSM-G019": "internal failure at the gateway; denied",
     # writes
     "CSM-W001": "record does not fit the schema",

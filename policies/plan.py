@@ -241,8 +241,28 @@ class Retry(Frozen, frozen=True, kw_only=True):
     on: list[Literal["failed", "timed_out", "incomplete"]]
 
 
+class Guard(Frozen, frozen=True, kw_only=True):
+    """What one argument of a tool may be, where it is given: each text in it lies `below` a path, does not begin with a
+    dash (`no_dash`), and names one of `hosts` (patterns as in `EgressRule`; a name, or a URL at its default port)."""
+
+    argument: str
+    below: str | None = None
+    no_dash: bool = False
+    hosts: list[str] = msgspec.field(default_factory=list)
+
+
+class ToolRule(Frozen, frozen=True, kw_only=True):
+    """How a stage may use one of its tools, beyond that it may: `calls` at most (null: the gateway's own limit)."""
+
+    server: Name
+    tool: str
+    calls: Count | None = None
+    guards: list[Guard] = msgspec.field(default_factory=list)
+
+
 class Stage(Frozen, frozen=True, kw_only=True):
-    """One container run with fixed permissions. `tools`: names of read tools by server. `cache`: of LLM answers."""
+    """One container run with fixed permissions. `tools`: names of read tools by server, which `tool_rules` narrow.
+    `cache`: of LLM answers."""
 
     name: Name
     image: str
@@ -252,6 +272,7 @@ class Stage(Frozen, frozen=True, kw_only=True):
     inputs: list[Name]
     models: list[Name]
     tools: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    tool_rules: list[ToolRule] = msgspec.field(default_factory=list)
     egress: list[EgressRule]
     outputs: list[Name]
     limits: Limits

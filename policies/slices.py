@@ -30,6 +30,7 @@ from policies.plan import (
     Plan,
     Port,
     Tool,
+    ToolRule,
     body_digest,
     decode,
     encode,
@@ -94,6 +95,7 @@ class StageWrites(Frozen, frozen=True, kw_only=True):
     stage: Name
     outputs: list[Name]
     tools: dict[str, list[str]]
+    tool_rules: list[ToolRule] = msgspec.field(default_factory=list)
 
 
 class GatewaySlice(Frozen, frozen=True, kw_only=True):
@@ -201,7 +203,10 @@ def slices(plan: Plan) -> dict[Component, Slice]:
         ),
         Component.GATEWAY: GatewaySlice(
             version=SLICE_VERSION,
-            stages=[StageWrites(stage=s.name, outputs=s.outputs, tools=s.tools) for s in plan.stages],
+            stages=[
+                StageWrites(stage=s.name, outputs=s.outputs, tools=s.tools, tool_rules=s.tool_rules)
+                for s in plan.stages
+            ],
             outputs=plan.outputs,
             servers=plan.tools,
             trust=plan.trust,

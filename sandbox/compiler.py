@@ -21,6 +21,7 @@ from policies.plan import (
     DayBudget,
     EgressQuota,
     EgressRule,
+    Guard,
     HeaderCredential,
     Image,
     Input,
@@ -38,6 +39,7 @@ from policies.plan import (
     Stage,
     Student,
     Tool,
+    ToolRule,
 )
 from sandbox.registry import ModelEntry
 from sandbox.resolve import Facts
@@ -56,6 +58,7 @@ from sandbox.workflow import (
     per_minute,
     quantity,
     sink_destination,
+    tool_use,
 )
 
 PROVIDERS = {
@@ -263,7 +266,8 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         needs=sorted(spec.needs),
         inputs=sorted(workflow.inputs if spec.inputs is None else spec.inputs),
         models=sorted(spec.models),
-        tools={name: sorted(tools) for name, tools in sorted(spec.tools.items())},
+        tools={name: sorted(tool_use(entry).name for entry in used) for name, used in sorted(spec.tools.items())},
+        tool_rules=_tool_rules(spec),
         egress=[
             rule
             for position, one in enumerate(spec.egress)
@@ -279,6 +283,24 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),
     )
+
+
+def _tool_rules(spec: StageSpec) -> list[ToolRule]:
+    rules = [
+        ToolRule(
+            server=server,
+            tool=use.name,
+            calls=use.calls,
+            guards=[
+                Guard(argument=argument, below=guard.below, no_dash=guard.no_dash, hosts=sorted(guard.hosts))
+                for argument, guard in sorted(use.guard.items())
+            ],
+        )
+        for server, used in spec.tools.items()
+        for use in map(tool_use, used)
+        if use.calls is not None or use.guard
+    ]
+    return sorted(rules, key=lambda rule: (rule.server, rule.tool))
 
 
 def _limits(spec: LimitsSpec, workflow: Workflow) -> Limits:

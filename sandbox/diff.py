@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policies.canonical import digest_of
-from policies.plan import EgressRule, Output, Pin, Plan, Stage
+from policies.plan import EgressRule, Guard, Output, Pin, Plan, Stage
 
 Permissions = dict[str, int]
 _UNBOUNDED = 10**15
@@ -92,9 +92,7 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
     for kind, items in (("reads", stage.inputs), ("reads artifacts of", stage.needs), ("asks", stage.models)):
         for item in items:
             yield f"{name} {kind} {item}", 1
-    for server, tools in stage.tools.items():
-        for tool in tools:
-            yield f"{name} calls {server}.{tool}", 1
+    yield from _calling(name, stage)
     for rule, size in _rules(stage.egress).items():
         yield f"{name} reaches {rule}", size
     for output in stage.outputs:
@@ -109,6 +107,26 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
         yield f"{name} may run at once", stage.shards.parallel
     if stage.profile != "default":
         yield f"{name} is under profile {stage.profile}", -1
+
+
+def _calling(name: str, stage: Stage) -> Iterator[tuple[str, int]]:
+    """State which tools a stage calls. Whether other guards admit more cannot be told, so they count as wider."""
+    rules = {(rule.server, rule.tool): rule for rule in stage.tool_rules}
+    for server, tools in stage.tools.items():
+        for tool in tools:
+            rule = rules.get((server, tool))
+            words = [f"{guard.argument} {guarded(guard)}" for guard in rule.guards] if rule is not None else []
+            yield f"{name} calls {server}.{tool} with {'; '.join(words) or 'any argument'}", 1
+            most = rule.calls if rule is not None else None
+            yield f"{name} calls {server}.{tool} times", _UNBOUNDED if most is None else most
+
+
+def guarded(guard: Guard) -> str:
+    """Return in words what an argument may be."""
+    words = [f"below {guard.below}"] if guard.below is not None else []
+    words += ["without a leading dash"] if guard.no_dash else []
+    words += [f"at {' or '.join(guard.hosts)}"] if guard.hosts else []
+    return ", ".join(words)
 
 
 def _asking(name: str, stage: Stage) -> Iterator[tuple[str, int]]:

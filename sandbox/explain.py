@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from policies.canonical import digest
 from policies.plan import EgressRule, Limits, Model, Output, Plan, Stage
 from policies.slices import seal
+from sandbox.diff import guarded
 
 
 def explain(plan: Plan, only: str | None = None) -> Iterator[str]:
@@ -56,6 +57,10 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     yield f"  proposes  {'; '.join(proposes) or 'nothing'}"
     calls = [f"{server}.{tool}" for server, tools in stage.tools.items() for tool in tools]
     yield f"  calls     {', '.join(calls) or 'no tool'}"
+    for rule in stage.tool_rules:
+        words = [f"at most {rule.calls:,} times"] if rule.calls is not None else []
+        words += [f"{guard.argument} {guarded(guard)}" for guard in rule.guards]
+        yield f"            {rule.server}.{rule.tool}: {'; '.join(words)}"
     yield "  holds     no secret"
 
 

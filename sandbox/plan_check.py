@@ -180,6 +180,26 @@ def authorities_are_certificates(plan: Json) -> Iterator[Problem]:
             yield "a trusted authority is not one certificate"
 
 
+def tool_rules_narrow(plan: Json) -> Iterator[Problem]:
+    """A rule about a tool is about one that the stage has, once, and says something that can hold."""
+    for stage in plan["stages"]:
+        given = [(server, tool) for server, tools in stage["tools"].items() for tool in tools]
+        ruled = [(rule["server"], rule["tool"]) for rule in stage["tool_rules"]]
+        if len(set(ruled)) != len(ruled) or not set(ruled) <= set(given):
+            yield f"stage {stage['name']}: rules about tools that it does not have, or twice about one"
+        for rule in stage["tool_rules"]:
+            where = f"stage {stage['name']}: {rule['server']}.{rule['tool']}"
+            if rule["calls"] == 0 or (rule["calls"] is None and not rule["guards"]):
+                yield f"{where} has a rule that says nothing"
+            for guard in rule["guards"]:
+                below, hosts = guard["below"], guard["hosts"]
+                if below is None and not guard["no_dash"] and not hosts:
+                    yield f"{where}: a guard of {guard['argument']!r} that guards nothing"
+                if below is not None and (below[:1] != "/" or {"", ".", ".."} & set(below.split("/")[1:])):
+                    yield f"{where}: {below!r} is no plain path"
+                yield from (f"{where}: {problem}" for host in hosts for problem in _host_problems(host))
+
+
 def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
     """Every output has a closed object schema, a quota, a scan for secrets, and a path of its own in the project."""
     paths = [output["path"] for output in plan["outputs"]]
@@ -317,6 +337,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     egress_names_hosts,
     inspection_has_no_way_around,
     authorities_are_certificates,
+    tool_rules_narrow,
     outputs_are_bounded,
     images_are_pinned,
     references_exist,

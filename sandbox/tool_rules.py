@@ -14,7 +14,7 @@ from policies.events import clean
 from sandbox import schema_rules
 from sandbox.schema_rules import Problem
 
-_NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SELECTORS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 """Characters that take no room, and yet count as printable."""
 _LIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"))
@@ -24,7 +24,7 @@ def problems(definition: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what stands against pinning a definition; each problem names the part."""
     name = definition.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        hint = "letters, digits and _ . / - only, at most 128: others look like these"
+        hint = "letters, digits and _ . - only, at most 128: others look like these"
         yield Problem("CSM-C062", f'"{clean(str(name), 100)}" is no name of a tool', hint)
     for part in ("inputSchema", "outputSchema"):
         schema = definition.get(part)
@@ -39,7 +39,7 @@ def problems(definition: Mapping[str, Any]) -> Iterator[Problem]:
 
 def likeness(name: str) -> str:
     """Return what a plain name looks like at a glance: two tools with the same likeness cannot be told apart."""
-    text = name.lower().translate(str.maketrans("1i0-./", "llo___"))
+    text = name.lower().translate(str.maketrans("1i0-.", "llo__"))
     for pair, one in _LIKE:
         text = text.replace(pair, one)
     return text

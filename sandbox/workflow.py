@@ -205,6 +205,22 @@ class LimitsSpec(_Typed, frozen=True, kw_only=True):
     call: CallSpec | None = None
 
 
+class GuardSpec(_Typed, frozen=True, kw_only=True):
+    """What one argument may be, in `guard:` of a tool."""
+
+    below: str | None = None
+    no_dash: bool = False
+    hosts: list[str] = []
+
+
+class ToolUseSpec(_Typed, frozen=True, kw_only=True):
+    """A tool of a stage that is more than its name."""
+
+    name: str
+    calls: int | None = None
+    guard: dict[str, GuardSpec] = {}
+
+
 class StageSpec(_Typed, frozen=True, kw_only=True):
     """One of `stages:`"""
 
@@ -216,7 +232,7 @@ class StageSpec(_Typed, frozen=True, kw_only=True):
     inputs: list[str] | None = None
     models: list[str] = []
     egress: list[EgressSpec] = []
-    tools: dict[str, list[str]] = {}
+    tools: dict[str, list[str | ToolUseSpec]] = {}
     outputs: list[str] = []
     limits: LimitsSpec = LimitsSpec()
     profile: str = "default"
@@ -300,6 +316,11 @@ def read(document: Document) -> Workflow:
         message = "the workflow does not fit its schema"
         raise FindingsError(findings or [Finding(code="CSM-C007", message=message, place=document.place(()), path=())])
     return msgspec.convert(document.data, Workflow, strict=False)
+
+
+def tool_use(entry: str | ToolUseSpec) -> ToolUseSpec:
+    """Return an entry of a stage's `tools` in its long form."""
+    return ToolUseSpec(name=entry) if isinstance(entry, str) else entry
 
 
 def detours(workflow: Workflow, alias: str) -> set[str]:

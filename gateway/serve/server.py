@@ -169,7 +169,7 @@ def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str
         for name, wanted in stage.tools.items():
             server = declared[name]
             session = Session(server, opener(server, stage.stage, root, secrets, part.trust))
-            desks[stage.stage][name] = ToolDesk(stage.stage, server, wanted, session, emit, known)
+            desks[stage.stage][name] = ToolDesk(stage.stage, server, wanted, session, emit, known, stage.tool_rules)
     return desks
 
 

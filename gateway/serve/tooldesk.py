@@ -7,6 +7,7 @@ changes its tools while it runs, answers with something huge, or sends our own s
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 from gateway.schema import Schema
 from gateway.serve.envelope import read_message, refuse
 from gateway.serve.front import Emit, Front
+from gateway.serve.guards import outside
 from gateway.serve.pins import Found, compare
 from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
 from gateway.serve.results import Unusable, clean
@@ -34,7 +36,7 @@ from gateway.serve.types import (
 from gateway.start import told
 from policies.errors import denial
 from policies.events import EventLogError
-from policies.plan import Pin, Tool
+from policies.plan import Pin, Tool, ToolRule
 from policies.vocabulary import EventName, Verdict
 
 MAX_CALLS = 10_000
@@ -48,7 +50,14 @@ class ToolDesk(Front):
     """Serves the tools `wanted` of one server to one stage."""
 
     def __init__(
-        self, stage: str, server: Tool, wanted: Sequence[str], session: Session, emit: Emit, secrets: Sequence[str]
+        self,
+        stage: str,
+        server: Tool,
+        wanted: Sequence[str],
+        session: Session,
+        emit: Emit,
+        secrets: Sequence[str],
+        rules: Sequence[ToolRule] = (),
     ) -> None:
         super().__init__(stage, emit)
         self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, tuple(secrets)
@@ -64,7 +73,8 @@ class ToolDesk(Front):
         self._live: list[dict[str, Any]] = []
         self._found: Found | None = None
         self._said: set[str] = set()
-        self._calls = 0
+        self._rules = {rule.tool: rule for rule in rules if rule.server == server.name}
+        self._calls: Counter[str] = Counter()
 
     async def answer(self, head: Head, body: bytes) -> Reply:
         """Return the reply to one POST. Raises only what must end the process (event log broken)."""
@@ -145,9 +155,14 @@ class ToolDesk(Front):
         if problems := self._inputs[name].problems(arguments):
             where = ", ".join(f"{problem.pointer or '/'}: {problem.keyword}" for problem in problems)
             return self._stopped(name, "CSM-G006", where, "correct the named fields and call again")
-        if self._calls >= MAX_CALLS:
+        rule = self._rules.get(name)
+        if rule is not None and (found := outside(rule, arguments)):
+            return self._stopped(name, "CSM-G017", "; ".join(found), "say what is allowed, and call again")
+        if rule is not None and rule.calls is not None and self._calls[name] >= rule.calls:
+            return self._stopped(name, "CSM-G016", f"{rule.calls} calls of {name} a stage", "do without it")
+        if self._calls.total() >= MAX_CALLS:
             return self._stopped(name, "CSM-G016", f"{MAX_CALLS} calls a stage", "stop calling, and end")
-        self._calls += 1
+        self._calls[name] += 1
         self._tell(EventName.TOOL_CALLED, name, None, None, Verdict.ALLOW)
         began = time.monotonic()
         try:

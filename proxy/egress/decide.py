@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from policies.hosts import matches
 from policies.plan import EgressRule
 from policies.vocabulary import Verdict
 from proxy.egress.paths import ambiguity, within
@@ -26,17 +27,6 @@ def decide(request: EgressRequest, rules: Sequence[EgressRule]) -> Decision:
             continue
         return Decision(verdict=Verdict.ALLOW, rule=rule, code=None, reason=f"allowed by {rule.host}")
     return Decision(verdict=Verdict.DENY, rule=None, code=code, reason=reason)
-
-
-def matches(host: str, pattern: str) -> bool:
-    """Whether a canonical host is the exact name, or one label below the suffix of `*.suffix`.
-
-    Threat: suffix confusion. `*.example.com` admits neither `example.com`, `a.b.example.com` nor `notexample.com`.
-    """
-    if pattern.startswith("*."):
-        label, dot, rest = host.partition(".")
-        return bool(label and dot) and rest == pattern[2:]
-    return host == pattern
 
 
 def destinations(rules: Sequence[EgressRule]) -> list[str]:

@@ -1,22 +1,16 @@
 """The one normaliser: from a request head to the `EgressRequest` that it means, or a refusal. Pure.
 
-Threat: a name that the policy reads one way and the resolver, the upstream or a human another way. So there is one
-canonical form (lower case, A-labels, no trailing dot), and everything that is not plainly a name and a port is refused:
-addresses in any notation, user information, percent signs, control characters.
+What a name of a host is, `policies/hosts.py` says.
 """
 
 from __future__ import annotations
 
 import re
 
-import idna
-
+from policies import hosts
 from policies.events import clean
 from proxy.egress.types import EgressRequest, Head, Refused
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_PORT = re.compile(r"[1-9][0-9]{0,4}")
-_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _PATH = re.compile(r"[\x21\x22\x24-\x7e]*")  # visible ASCII without "#": a fragment is never sent
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)")
 _DEFAULT_PORT = 80
@@ -77,53 +71,17 @@ def _place(text: str, host: str) -> tuple[str, int]:
 
 
 def authority(text: str, *, default: int | None) -> tuple[str, int]:
-    """Return the canonical host and the port of `host:port`; without `default`, the port must be written."""
-    if "@" in text:
-        raise Refused("CSM-P001", "user information in the target", host=text.rpartition("@")[2])
-    if "[" in text or "]" in text or text.count(":") > 1:
-        raise Refused("CSM-P004", "IPv6 literal", host=text)
-    name, colon, digits = text.partition(":")
-    if colon:
-        if not _PORT.fullmatch(digits) or int(digits) > 65535:
-            raise Refused("CSM-P001", "malformed port", host=name)
-        return host_name(name), int(digits)
-    if default is None:
-        raise Refused("CSM-P001", "no port", host=name)
-    return host_name(name), default
+    """Return the canonical host and the port of `host:port` as it came off the wire; raise `Refused`.
 
-
-def host_name(text: str) -> str:
-    """Return the canonical form of a DNS name; raise `Refused` for anything else, addresses above all.
-
-    `text` is Latin-1 as it came off the wire; bytes beyond ASCII must be UTF-8 and become A-labels.
+    `text` is Latin-1, one character a byte; bytes beyond ASCII must be UTF-8.
+    Without `default`, a port must be written.
     """
-    name = text if text.isascii() else _to_ascii(text)
-    name = name.lower().removesuffix(".")
-    labels = name.split(".")
-    if _NUMBER.fullmatch(labels[-1]):
-        # "1.2.3.4", "127.1", "0x7f.1", "2130706433", "0177.0.0.1": to some resolver each of them is an address
-        raise Refused("CSM-P004", "IP address in place of a name", host=text)
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise Refused("CSM-P001", "not a host name", host=text)
-    if any(label.startswith("xn--") for label in labels):
-        _check_a_labels(name, text)
-    return name
-
-
-def _to_ascii(text: str) -> str:
     try:
-        return idna.encode(text.encode("latin-1").decode("utf-8"), uts46=True, std3_rules=True).decode("ascii")
-    except (UnicodeError, ValueError, IndexError) as error:
+        return hosts.authority(text.encode("latin-1").decode("utf-8"), default=default)
+    except UnicodeDecodeError as error:
         raise Refused("CSM-P001", "not an internationalised host name", host=text) from error
-
-
-def _check_a_labels(name: str, text: str) -> None:
-    try:
-        same = idna.encode(idna.decode(name)).decode("ascii") == name
-    except (UnicodeError, ValueError, IndexError) as error:
-        raise Refused("CSM-P001", "not a valid A-label", host=text) from error
-    if not same:
-        raise Refused("CSM-P001", "an A-label that is not canonical", host=text)
+    except hosts.NotAHostError as error:
+        raise Refused("CSM-P004" if error.address else "CSM-P001", error.reason, host=error.host) from error
 
 
 def _same_host(head: Head, host: str, port: int, *, default: int | None) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from policies.events import clean
+from policies.writes import RESERVED_TOOLS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.pins import NAME as PINS
 from sandbox.tool_rules import likeness, problems
+from sandbox.workflow import tool_use
 
-OWN = ("noop", "report_incomplete", "write_status")
-"""Tools that every write server has."""
+_PATH = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._+,=:@-]+)+")
 
 
 def declared(subject: Subject) -> Iterator[Finding]:
@@ -98,20 +101,57 @@ def judgeable(subject: Subject) -> Iterator[Finding]:
 def distinct(subject: Subject) -> Iterator[Finding]:
     """C062: two names that an agent of a stage, or whoever reads its log, takes for one another."""
     for index, stage in enumerate(subject.workflow.stages):
-        seen = {likeness(name): f"writes.{name}" for name in (*stage.outputs, *OWN)}
+        seen = {likeness(name): f"writes.{name}" for name in (*stage.outputs, *RESERVED_TOOLS)}
         for server, tool, where in _given(subject):
             if where[1] == index:
-                first = seen.setdefault(likeness(tool), f"{server}.{tool}")
-                if first != f"{server}.{tool}":
+                if (first := seen.get(likeness(tool))) is not None:
                     message = f'"{server}.{tool}" looks like "{first}"'
                     yield subject.finding("CSM-C062", message, *where, hint="give them to different stages")
+                seen.setdefault(likeness(tool), f"{server}.{tool}")
+
+
+def guarded(subject: Subject) -> Iterator[Finding]:
+    """C063: a guard of something that is not there, or that admits nothing that it could mean."""
+    for server, tool, where in _given(subject):
+        entry = subject.workflow.stages[int(where[1])].tools[server][int(where[-1])]
+        pin = next((pin for pin in subject.facts.pins.get(server, ()) if pin.name == tool), None)
+        for argument, guard in tool_use(entry).guard.items():
+            at = (*where, "guard", argument)
+            schema = pin.definition.get("inputSchema") if pin is not None else None
+            known = schema.get("properties") if isinstance(schema, dict) else None
+            if isinstance(known, dict) and argument not in known:
+                message = f'"{server}.{tool}" has no argument "{clean(argument, 80)}"'
+                yield subject.finding("CSM-C063", message, *at, key=True, hint=did_you_mean(argument, known))
+            elif isinstance(known, dict) and not _texts(known[argument]):
+                message = f'"{clean(argument, 80)}" is not plainly a text or a list of texts'
+                yield subject.finding("CSM-C063", message, *at, key=True)
+            if guard.below is not None and not _PATH.fullmatch(guard.below):
+                message = f'"{clean(guard.below, 80)}" is not an absolute path without "." and ".."'
+                yield subject.finding("CSM-C063", message, *at, "below", hint="as in /inputs/repo")
+            for position, host in enumerate(guard.hosts):
+                if problem := host_problem(host):
+                    yield subject.finding("CSM-C063", problem[1], *at, "hosts", position)
+
+
+def _texts(schema: object) -> bool:
+    """Whether a schema admits nothing but texts, lists of texts, and null."""
+    match schema:
+        case {"type": "string" | "null"}:
+            return True
+        case {"type": "array", "items": items}:
+            return isinstance(items, dict) and items.get("type") == "string"
+        case {"anyOf": [*options]}:
+            return bool(options) and all(map(_texts, options))
+        case _:
+            return False
 
 
 def _given(subject: Subject) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
     """Yield server and tool that a stage was given, and where that stands."""
     for index, stage in enumerate(subject.workflow.stages):
-        for server, names in stage.tools.items():
-            yield from ((server, tool, ("stages", index, "tools", server, n)) for n, tool in enumerate(names))
+        for server, used in stage.tools.items():
+            for position, entry in enumerate(used):
+                yield server, tool_use(entry).name, ("stages", index, "tools", server, position)
 
 
-CHECKS = (declared, used, read_only, pinned, judgeable, distinct)
+CHECKS = (declared, used, read_only, pinned, judgeable, distinct, guarded)

@@ -19,7 +19,7 @@ from gateway.serve.servers.stdio import StdioPeer
 from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Head
 from policies.events import EventWriter
-from policies.plan import Pin, Tool
+from policies.plan import Pin, Tool, ToolRule
 from policies.vocabulary import Component
 from tests.gateway.hostile import TOKEN, TOOLS
 from tests.gateway.kit import REPO
@@ -51,12 +51,17 @@ class Agent:
     """What an agent does at a desk, what comes back, and the events that were written."""
 
     def __init__(
-        self, open_peer: Open, patience: Patience = SHORT, wanted: Sequence[str] = WANTED, tool: Tool | None = None
+        self,
+        open_peer: Open,
+        patience: Patience = SHORT,
+        wanted: Sequence[str] = WANTED,
+        tool: Tool | None = None,
+        rules: Sequence[ToolRule] = (),
     ) -> None:
         self.lines: list[bytes] = []
         emit = EventWriter(Component.GATEWAY, self.lines.append)
         self.session = Session(tool or make_tool(), open_peer, patience)
-        self.desk = ToolDesk("draft", tool or make_tool(), wanted, self.session, emit, (TOKEN,))
+        self.desk = ToolDesk("draft", tool or make_tool(), wanted, self.session, emit, (TOKEN,), rules)
 
     async def call(self, name: str = "look", q: str | None = "x") -> dict[str, Any]:
         """Call a tool; return the JSON-RPC answer."""

@@ -130,6 +130,13 @@ def _rule(random: Random, host: str) -> dict[str, Any]:
     return rule
 
 
+def _tool(random: Random, name: str) -> Any:
+    if random.random() < 0.5:
+        return name
+    guard = {"path": {"below": "/inputs/repo"}, "url": {"hosts": [HOSTS[0]]}, "revision": {"no_dash": True}}
+    return {"name": name, "calls": random.randint(1, 99), "guard": {k: guard[k] for k in some(random, guard)} or guard}
+
+
 def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs: Any) -> dict[str, Any]:
     stage: dict[str, Any] = {
         "name": f"stage-{n}",
@@ -143,7 +150,7 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     if random.random() < 0.5:
         stage["inputs"] = some(random, inputs)
     if random.random() < 0.5:
-        stage["tools"] = {name: [f"read_{name}", f"search_{name}"] for name in some(random, tools)}
+        stage["tools"] = {name: [_tool(random, f"read_{name}"), f"search_{name}"] for name in some(random, tools)}
     if random.random() < 0.5:
         stage["egress"] = [_rule(random, host) for host in some(random, HOSTS)]
         if random.random() < 0.2:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from policies.errors import CasemateError
-from policies.plan import Plan
+from policies.plan import Guard, Plan, ToolRule
 from sandbox.diff import difference, permissions
 from sandbox.enforce import unenforced
 from sandbox.lock import NAME, approve, refuse_widened
@@ -30,6 +30,14 @@ def output(**fields: Any) -> Plan:
 
 
 RULE = plan().stages[0].egress[0]
+TOOLS = {"repo": ["read"]}
+
+
+def read(**rule: Any) -> ToolRule:
+    return ToolRule(server="repo", tool="read", **rule)
+
+
+GUARD = Guard(argument="path", below="/inputs/repo")
 WIDER = {
     "a budget": changed(budget=msgspec.structs.replace(plan().budget, usd_nanos=2 * 10**9)),
     "a host": stage(egress=[RULE, msgspec.structs.replace(RULE, host="more.example.com")]),
@@ -108,3 +116,19 @@ def test_what_cannot_be_enforced_is_named_and_nothing_else() -> None:
         "output rows: approval",
     ]
     assert unenforced(stage(locks=["repo:x"])) == ["stage one: locks"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[], [read(calls=51, guards=[GUARD])], [read(calls=50)], [read(guards=[GUARD])],
+     [read(calls=50, guards=[Guard(argument="path", below="/inputs")])]],
+)  # fmt: skip
+def test_a_tool_with_fewer_rules_is_wider(tmp_path: Path, after: list[ToolRule]) -> None:
+    before = stage(tools=TOOLS, tool_rules=[read(calls=50, guards=[GUARD])])
+    approve(before, tmp_path)
+    refuse_widened(before, tmp_path)
+    with pytest.raises(CasemateError, match="CSM-R022"):
+        refuse_widened(stage(tools=TOOLS, tool_rules=after), tmp_path)
+    # control: fewer calls, and no tool at all, are narrower
+    refuse_widened(stage(tools=TOOLS, tool_rules=[read(calls=49, guards=[GUARD])]), tmp_path)
+    refuse_widened(stage(tools={}), tmp_path)

@@ -89,6 +89,7 @@ SETS: list[tuple[str, Any]] = [
     ("stages/0/limits/memory", 0),
     ("stages/0/limits/pids", 0),
     ("stages/0/limits/disk", 0),
+    ("stages/0/tool_rules", [{"server": "repo", "tool": "look", "calls": 5, "guards": []}]),
     ("outputs/0/schema", {}),
     ("outputs/0/schema", {"type": "object", "properties": {"a": {}}}),
     ("outputs/0/schema/additionalProperties", True),
@@ -199,3 +200,23 @@ def test_a_detour_speaks_the_same_and_reaches_no_secret_of_a_fork(detour: dict[s
     value["stages"][0]["profile"] = "default"  # type: ignore[index]
     value["models"][1]["provider"] = "anthropic"  # type: ignore[index]
     assert violations(value) == ["model local may become remote, which speaks otherwise"]
+
+
+RULES: list[dict[str, Any]] = [
+    {"calls": 0}, {"calls": None, "guards": []}, {"tool": "absent"}, {"server": "absent"},
+    {"guards": [{"argument": "q", "below": None, "no_dash": False, "hosts": []}]},
+    {"guards": [{"argument": "q", "below": "inputs", "no_dash": False, "hosts": []}]},
+    {"guards": [{"argument": "q", "below": "/inputs/../etc", "no_dash": False, "hosts": []}]},
+    {"guards": [{"argument": "q", "below": "/", "no_dash": False, "hosts": []}]},
+    {"guards": [{"argument": "q", "below": None, "no_dash": False, "hosts": ["*.com"]}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", RULES)
+def test_a_rule_about_a_tool_that_says_nothing_or_cannot_hold_is_a_violation(change: dict[str, Any]) -> None:
+    tree: Any = as_json(plan())
+    rule = {"server": "repo", "tool": "look", "calls": 5, "guards": []}
+    tree["stages"][0] |= {"tools": {"repo": ["look"]}, "tool_rules": [rule]}
+    assert not any("repo.look" in problem or "rules" in problem for problem in violations(tree)), "the control"
+    tree["stages"][0]["tool_rules"] = [{**rule, **change}]
+    assert any("stage one" in problem for problem in violations(tree))

@@ -152,3 +152,40 @@ def test_pins_hold_the_definition_as_it_was() -> None:
     pins, unknown = approved({}, {"repo": offers([definition], [])}, ["repo.look", "repo.absent"])
     assert pins == {"repo": (Pin(name="look", reads=True, definition=definition),)}
     assert unknown == ["repo.absent"]
+
+
+REPO_TOOL = {
+    "name": "look",
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string"},
+            "paths": {"type": "array", "items": {"type": "string"}},
+            "n": {"type": "integer"},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("guard", "place"),
+    [("pth: {no_dash: true}", "pth"), ("n: {no_dash: true}", "n"), ("path: {below: inputs}", "below"),
+     ("path: {below: /}", "below"), ("path: {below: /inputs/../etc}", "below"), ("path: {hosts: ['*']}", "hosts"),
+     ("path: {hosts: [10.0.0.1]}", "hosts"), ("path: {hosts: [Docs.example.com]}", "hosts")],
+)  # fmt: skip
+def test_a_guard_that_cannot_hold_is_refused_where_it_stands(project: Path, guard: str, place: str) -> None:
+    findings = found(project, {"repo": [REPO_TOOL]}, f"{{repo: [{{name: look, guard: {{{guard}}}}}]}}")
+    assert [finding.code for finding in findings] == ["CSM-C063"]
+    assert place in findings[0].path
+    # control
+    good = "path: {below: /inputs/repo, no_dash: true, hosts: ['*.example.com']}, paths: {no_dash: true}"
+    assert found(project, {"repo": [REPO_TOOL]}, f"{{repo: [{{name: look, calls: 5, guard: {{{good}}}}}]}}") == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["{name: look, calls: 0}", "{name: look, guard: {}}", "{name: look, guard: {path: {}}}", "{calls: 5}",
+     "{name: look, gaurd: {}}", "{name: look}, look"],
+)  # fmt: skip
+def test_an_entry_that_says_nothing_or_something_unknown_is_refused(project: Path, entry: str) -> None:
+    assert found(project, {"repo": [REPO_TOOL]}, f"{{repo: [{entry}]}}") != []
