@@ -1,4 +1,4 @@
-"""`python -m gateway serve`, `customs` and `bridge`: wiring only."""
+"""`python -m gateway serve`, `audit`, `customs` and `bridge`: wiring only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.bridge import bridge
 from gateway.start import born, log_to_stderr, told
 from policies.errors import CasemateError
 from policies.events import EventLogError, EventWriter
-from policies.slices import CustomsSlice, GatewaySlice
+from policies.slices import Birth, CustomsSlice, GatewaySlice
 from policies.vocabulary import Component
 
 
@@ -24,15 +24,31 @@ def serve(root: Path, port: int) -> int:
 
     from gateway.serve.server import serve as run
 
-    birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
-    if birth.secrets.keys() != {server.secret for server in part.servers if server.secret is not None}:
-        # This process faces agents; whoever hands it another secret than those of its servers has made a mistake.
-        raise CasemateError("CSM-R010", "other secrets than those of its servers", place=Component.GATEWAY.value)
+    birth, part = _born()
     for pair in birth.facts.get("doors", "").split():
         # Started before anybody knew its stages: their doors are links to the slots it has.
         door, _, slot = pair.partition("=")
         (root / "doors" / door).symlink_to(root / "slots" / slot)
     return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY), birth.secrets))
+
+
+def audit(root: Path) -> int:
+    """Write down what every server of the slice offers, and end."""
+    import asyncio
+
+    from gateway.serve.servers.contact import contact
+
+    birth, part = _born()
+    asyncio.run(contact(part, root, birth.secrets))
+    return 0
+
+
+def _born() -> tuple[Birth, GatewaySlice]:
+    birth, part = born(sys.stdin.buffer, Component.GATEWAY, GatewaySlice)
+    if birth.secrets.keys() != {server.secret for server in part.servers if server.secret is not None}:
+        # This process faces agents; whoever hands it another secret than those of its servers has made a mistake.
+        raise CasemateError("CSM-R010", "other secrets than those of its servers", place=Component.GATEWAY.value)
+    return birth, part
 
 
 def customs(root: Path) -> int:
@@ -45,9 +61,9 @@ def customs(root: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Parse `arguments` and run one of the two; a refusal is exit 2, a failure exit 1."""
+    """Parse `arguments` and run one of the modes; a refusal is exit 2, a failure exit 1."""
     parser = argparse.ArgumentParser(prog="gateway")
-    parser.add_argument("mode", choices=["serve", "customs", "bridge"])
+    parser.add_argument("mode", choices=["serve", "audit", "customs", "bridge"])
     parser.add_argument("--root", type=Path, default=Path("/"), help="where doors, buffer, in and out are")
     parser.add_argument("--port", type=int, default=5000, help="the loopback port at which agents reach the door")
     options = parser.parse_args(arguments)
@@ -56,6 +72,8 @@ def main(arguments: list[str]) -> int:
         match options.mode:
             case "serve":
                 return serve(options.root, options.port)
+            case "audit":
+                return audit(options.root)
             case "customs":
                 return customs(options.root)
             case _:

@@ -134,15 +134,17 @@ class EgressRule(Frozen, frozen=True, kw_only=True):
     """An allowed destination: `host` is exact, or `*.` and a suffix (one label).
 
     `place` is the rule's place in the workflow.
-    `scheme` is `https` or `http` (plain). An `https` rule is an opaque tunnel whose ClientHello must name the host;
-    with `inspect`, the firewall ends the TLS, and judges each request. `methods` and `paths` (prefixes that end where a
-    segment ends) limit what can be seen: plain and inspected requests; empty means any.
+    `scheme` is `https`, `http` (plain) or `tcp`. An `https` rule is an opaque tunnel whose ClientHello must name the
+    host; with `inspect`, the firewall ends the TLS, and judges each request. A `tcp` rule, which only an MCP server can
+    have, is a loopback port of its cell, of the same number, that leads to this host; nothing said there is looked at.
+    `methods` and `paths` (prefixes that end where a segment ends) limit what can be seen: plain and inspected requests;
+    empty means any.
     `addresses` are private networks (CIDR) that this host may resolve to, beside public addresses.
     """
 
     host: str
     port: Port
-    scheme: Literal["https", "http"]
+    scheme: Literal["https", "http", "tcp"]
     inspect: bool
     methods: list[str]
     paths: list[str]
@@ -164,12 +166,14 @@ class Tool(Frozen, frozen=True, kw_only=True):
     """An MCP server: a container (`image` with `run`, over stdio) or a remote one (`url`, over HTTP).
 
     `egress` is where a container may connect; `addresses` (CIDR) where a remote server may be, beside public addresses.
+    A container finds its `secret` at /run/secrets/<secret>, and with `secret_env` in that environment variable too.
     """
 
     name: Name
     image: str | None
     url: str | None
     secret: Name | None
+    secret_env: str | None = None
     egress: list[EgressRule]
     run: list[str] = msgspec.field(default_factory=list)
     addresses: list[str] = msgspec.field(default_factory=list)

@@ -39,9 +39,14 @@ from policies.vocabulary import Component
 
 
 class StageEgress(Frozen, frozen=True, kw_only=True):
-    """The egress door of one stage: a proxy that speaks HTTP on /doors/<stage>/egress.sock."""
+    """The egress door of one stage, or of one MCP `server` of a stage, which is somebody else and has rules of its own.
+
+    A proxy speaks HTTP on /doors/<door>/egress.sock; a `tcp` rule is a socket beside it, /doors/<door>/<port>.sock.
+    The door is named after the stage, or by `server_door`.
+    """
 
     stage: Name
+    server: Name | None = None
     rules: list[EgressRule]
     max_connections: Count
 
@@ -154,9 +159,24 @@ def up_door(alias: str) -> str:
     return f"up-{alias}"
 
 
+def server_door(stage: str, server: str) -> str:
+    """Return the name of the egress door of an MCP server that runs in a container; no stage can have that name."""
+    return f"{stage}.{server}"
+
+
 def tool_door(server: str) -> str:
     """Return the name of the tunnel door through which the gateway reaches the remote MCP server `server`."""
     return f"up-tool-{server}"
+
+
+def servers_with_egress(plan: Plan) -> list[tuple[str, Tool]]:
+    """Return each server in a container that may connect somewhere, with the stage whose it is."""
+    return [
+        (stage.name, tool)
+        for stage in plan.stages
+        for tool in plan.tools
+        if tool.name in stage.tools and tool.image is not None and tool.egress
+    ]
 
 
 def _tool_tunnel(tool: Tool) -> Tunnel:
@@ -179,6 +199,10 @@ def slices(plan: Plan) -> dict[Component, Slice]:
             stages=[
                 StageEgress(stage=stage.name, rules=stage.egress, max_connections=MAX_CONNECTIONS)
                 for stage in plan.stages
+            ]
+            + [
+                StageEgress(stage=stage, server=tool.name, rules=tool.egress, max_connections=MAX_CONNECTIONS)
+                for stage, tool in servers_with_egress(plan)
             ],
             tunnels=[
                 Tunnel(

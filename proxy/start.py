@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -52,6 +53,13 @@ class Events:
 
     def __init__(self, writer: EventWriter) -> None:
         self._writer, self.broken = writer, asyncio.Event()
+        self._about: dict[str, Attribute] = {}
+
+    def about(self, attrs: Mapping[str, Attribute]) -> Events:
+        """Return the same writer, for events that all have `attrs` beside their own."""
+        same = copy(self)
+        same._about = {**self._about, **attrs}
+        return same
 
     def __call__(
         self,
@@ -65,7 +73,9 @@ class Events:
     ) -> None:
         """Write one event; raise `EventLogError`, whereupon the caller must not do what it announced."""
         try:
-            self._writer(event, stage=stage, verdict=verdict, rule=rule, reason=reason, attrs=attrs)
+            self._writer(
+                event, stage=stage, verdict=verdict, rule=rule, reason=reason, attrs={**self._about, **(attrs or {})}
+            )
         except Exception as error:
             self.broken.set()
             if isinstance(error, EventLogError):

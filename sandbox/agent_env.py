@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from policies.plan import Plan, Stage
+from policies.plan import EgressRule, Plan, Stage
 
 CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD = "ca.pem", "truststore.p12", "changeit"
 """Files in /casemate of a cell that must trust the firewall; the password is the one that Java programs expect."""
@@ -14,8 +15,7 @@ PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 
 def agent_env(run: str, stage: str) -> dict[str, str]:
     """Return the environment of an agent: where the doors are, and placeholders where clients insist on a key."""
-    egress, llm = "http://127.0.0.1:3128", "http://127.0.0.1:4000"
-    near = "127.0.0.1,localhost"
+    llm = "http://127.0.0.1:4000"
     return {
         "HOME": "/workspace",
         "TMPDIR": "/tmp",  # noqa: S108
@@ -28,6 +28,14 @@ def agent_env(run: str, stage: str) -> dict[str, str]:
         "GOOGLE_GEMINI_BASE_URL": llm,
         "GEMINI_API_KEY": PLACEHOLDER_KEY,
         "GOOGLE_API_KEY": PLACEHOLDER_KEY,
+        **proxy_env(),
+    }
+
+
+def proxy_env() -> dict[str, str]:
+    """Return the variables by which programs learn of the egress door."""
+    egress, near = "http://127.0.0.1:3128", "127.0.0.1,localhost"
+    return {
         "HTTP_PROXY": egress,
         "HTTPS_PROXY": egress,
         "http_proxy": egress,
@@ -37,9 +45,9 @@ def agent_env(run: str, stage: str) -> dict[str, str]:
     }
 
 
-def trusts(plan: Plan, stage: Stage) -> bool:
-    """Whether a stage's programs must trust more than the system's authorities."""
-    return any(rule.inspect for rule in stage.egress) or bool(plan.trust and stage.egress)
+def trusts(plan: Plan, rules: Sequence[EgressRule]) -> bool:
+    """Whether programs that connect by `rules` must trust more than the system's authorities."""
+    return any(rule.inspect for rule in rules) or bool(plan.trust and rules)
 
 
 def trust_env() -> dict[str, str]:

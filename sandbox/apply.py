@@ -55,7 +55,7 @@ def own_archive() -> bytes:
 
 def take_buffers(driver: Driver, carrier: str, folder: Path) -> dict[str, bytes]:
     """Copy the write buffers out of the gateway's volume, and keep them with the run."""
-    files = _read_tar(driver.engine.get(carrier, "/buffer", _OUT_BYTES), "buffer")
+    files = read_tar(driver.engine.get(carrier, "/buffer", _OUT_BYTES), "buffer")
     for name, content in files.items():
         (folder / "writes" / PurePosixPath(name).name).write_bytes(content)
     return {PurePosixPath(name).stem: content for name, content in files.items() if name.endswith(".jsonl")}
@@ -63,7 +63,7 @@ def take_buffers(driver: Driver, carrier: str, folder: Path) -> dict[str, bytes]
 
 def take_recording(driver: Driver, carrier: str, folder: Path) -> None:
     """Copy what the llm proxy recorded out of its volume. A line that a crash cut short is left out when it is read."""
-    files = _read_tar(driver.engine.get(carrier, "/recording", _OUT_BYTES), "recording")
+    files = read_tar(driver.engine.get(carrier, "/recording", _OUT_BYTES), "recording")
     (folder / RECORDING).mkdir(mode=0o700, exist_ok=True)
     for name, content in files.items():
         (folder / RECORDING / PurePosixPath(name).name).write_bytes(content)
@@ -107,7 +107,7 @@ def judge(
         said = driver.engine.logs(name, stdout=False, tail=5).decode(errors="replace").strip()
         message = f"customs ended with {how.code if how else 'no verdict in time'}: {said[-300:]}"
         raise CasemateError("CSM-W019", message, exit_code=ExitCode.STAGE_FAILED)
-    files = _read_tar(driver.engine.get(lay.carrier.name, "/out", _OUT_BYTES), "out")
+    files = read_tar(driver.engine.get(lay.carrier.name, "/out", _OUT_BYTES), "out")
     declared = decode(files["declaration.json"].removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
     if declared.plan != birth.seal.plan:
         raise CasemateError("CSM-W019", "customs judged another plan")
@@ -173,7 +173,8 @@ def _replace(target: Path, content: bytes) -> None:
         raise CasemateError("CSM-W010", f"{target.name} cannot be written: {error.strerror}") from error
 
 
-def _read_tar(archive: bytes, prefix: str) -> dict[str, bytes]:
+def read_tar(archive: bytes, prefix: str) -> dict[str, bytes]:
+    """Return the regular files of an archive of the folder `prefix`, by name."""
     files = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         for info in tar:

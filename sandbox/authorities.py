@@ -16,11 +16,26 @@ import warnings
 from collections.abc import Sequence
 
 from policies.errors import CasemateError
+from policies.plan import EgressRule, Plan
 from sandbox.agent_env import CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD
+from sandbox.engine import Engine
 
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 MAX_BUNDLE = 4 << 20
 _ONE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def collected(engine: Engine, firewall: str, plan: Plan, published: str | None) -> dict[str, bytes]:
+    """Return the files by which the cells of a run trust its firewall. Raises CSM-R017 when they cannot."""
+    archive = engine.get(firewall, SYSTEM_BUNDLE, MAX_BUNDLE)
+    own = run_authority(published) if published is not None else None
+    if own is None and any(rule.inspect for rules in _rules(plan) for rule in rules):
+        raise CasemateError("CSM-R017", "the firewall inspects, but published no authority")
+    return files(only_file(archive), plan.trust, own)
+
+
+def _rules(plan: Plan) -> list[list[EgressRule]]:
+    return [*(stage.egress for stage in plan.stages), *(tool.egress for tool in plan.tools)]
 
 
 def only_file(archive: bytes) -> bytes:

@@ -20,6 +20,8 @@ from sandbox.archives import tar_of
 from sandbox.artifacts import keep, unpack
 from sandbox.driver import Driver
 from sandbox.engine import Exit
+from sandbox.supplies import Supplies
+from sandbox.tool_cells import TOOL_UID
 from sandbox.tool_servers import ToolServers
 from sandbox.topology import Cell
 
@@ -45,25 +47,18 @@ def run_stage(
     driver: Driver,
     stage: Stage,
     cell: Cell,
-    inputs: dict[str, bytes],
+    supplies: Supplies,
     folder: Path,
     trusted: dict[Component, str],
-    authorities: dict[str, bytes],
     outputs: Mapping[str, Output],
 ) -> StageEnd:
-    """Run one stage to its end. Raises `CasemateError` when a trusted part fails; the agent's failures are outcomes.
-
-    `inputs` and `authorities` are files by name, for /inputs and /casemate.
-    """
+    """Run one stage to its end. Raises `CasemateError` when a trusted part fails; the agent's failures are outcomes."""
     engine, started = driver.engine, time.monotonic()
-    for volume in cell.volumes:
-        engine.create_volume(volume)
-    driver.launch(cell.relay)
-    engine.create(cell.carrier)
-    _load(driver, stage, cell, inputs, folder, authorities)
+    set_up(driver, cell, stage.name, supplies)
+    load(driver, stage, cell, supplies, folder)
     engine.create(cell.agent)
-    driver.await_ready([cell.relay.name])
-    with ToolServers(engine, cell.tools, folder / "logs"):
+    driver.await_ready([relay.name for relay in cell.relays])
+    with ToolServers(engine, cell.tools, folder / "logs", supplies.secrets, meanwhile=driver.step):
         driver.note(EventName.STAGE_STARTED, stage=stage.name)
         driver.watch.launch_agent(cell.agent)
         try:
@@ -78,8 +73,9 @@ def run_stage(
     end = _judge(driver, stage, how)
     if end.outcome is Outcome.COMPLETED:
         end = _take_artifacts(driver, stage, cell, folder) or _take_sets(driver, stage, cell, folder, outputs)
-    driver.release(cell.relay.name)
-    for spec in (cell.agent, cell.relay, cell.carrier):
+    for relay in cell.relays:
+        driver.release(relay.name)
+    for spec in (cell.agent, *cell.relays, cell.carrier):
         engine.remove("container", spec.name)
     for volume in cell.volumes:
         engine.remove("volume", volume.name)
@@ -98,16 +94,31 @@ def run_stage(
     return end
 
 
-def _load(
-    driver: Driver,
-    stage: Stage,
-    cell: Cell,
-    inputs: dict[str, bytes],
-    folder: Path,
-    authorities: dict[str, bytes],
-) -> None:
+def set_up(driver: Driver, cell: Cell, stage: str, supplies: Supplies) -> None:
+    """Make the volumes of a cell, start its relays, and give its MCP servers what they alone have."""
+    for volume in cell.volumes:
+        driver.engine.create_volume(volume)
+    for relay in cell.relays:
+        driver.launch(relay)
+    driver.engine.create(cell.carrier)
+    for tool in cell.tools:
+        if tool.trust_at in tool.loads:
+            driver.engine.put(cell.carrier.name, tool.trust_at, tar_of(supplies.authorities))
+        if tool.secret is not None:
+            value = supplies.secrets[tool.secret].encode()
+            archive = tar_of({tool.secret: value}, uid=TOOL_UID, gid=TOOL_UID, mode=0o400)
+            driver.engine.put(cell.carrier.name, tool.secrets_at, archive)
+            attrs: dict[str, object] = {
+                "casemate.secret.name": tool.secret,
+                "casemate.component": "tool",
+                "casemate.server": tool.server,
+            }
+            driver.note(EventName.SECRET_DELIVERED, stage=stage, attrs=attrs)
+
+
+def load(driver: Driver, stage: Stage, cell: Cell, supplies: Supplies, folder: Path) -> None:
     """Put inputs, artifacts of needed stages, and the agent's MCP configuration into the cell's volumes."""
-    put = driver.engine.put
+    put, inputs = driver.engine.put, supplies.inputs
     put(cell.carrier.name, "/inputs", tar_of({name: inputs[name] for name in sorted(inputs)}))
     carried = {}
     for need in stage.needs:
@@ -115,7 +126,7 @@ def _load(
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
             carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
     put(cell.carrier.name, "/artifacts", tar_of(carried))
-    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **authorities}))
+    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **supplies.authorities}))
 
 
 def _judge(driver: Driver, stage: Stage, how: Exit | None) -> StageEnd:

@@ -107,6 +107,7 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
                 image=t.image,
                 url=t.url,
                 secret=t.secret,
+                secret_env=t.secret_env,
                 egress=_egress(t.egress, facts, f"tools.{name}"),
                 run=t.run,
                 addresses=sorted(t.addresses),
@@ -229,8 +230,8 @@ def _egress(
         for host in facts.ecosystems.get(spec.ecosystem, ()) if spec.ecosystem else (spec.host,):
             rule = EgressRule(
                 host=host,
-                port=spec.port or (443 if spec.scheme == "https" else 80),
-                scheme=cast("Literal['https', 'http']", spec.scheme),
+                port=spec.port or (80 if spec.scheme == "http" else 443),
+                scheme=cast("Literal['https', 'http', 'tcp']", spec.scheme),
                 inspect=spec.inspect,
                 methods=sorted(spec.methods),
                 paths=sorted(spec.paths),

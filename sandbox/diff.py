@@ -46,6 +46,8 @@ def permissions(plan: Plan) -> Permissions:
         found |= {f"tool {tool.name} reaches {rule}": size for rule, size in _rules(tool.egress).items()}
         found |= {f"tool {tool.name} runs {' '.join(tool.run)}": 1 for _ in tool.run[:1]}
         found |= {f"tool {tool.name} may be in {network}": 1 for network in tool.addresses}
+        if tool.secret_env is not None:
+            found[f"tool {tool.name} has {tool.secret} in {tool.secret_env}"] = 1
         for pin in tool.pins:
             found[f"tool {tool.name}.{pin.name} is {digest_of(pin.definition)[7:19]}, {_use(pin)}"] = 1
     for stage in plan.stages:

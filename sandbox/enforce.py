@@ -46,10 +46,6 @@ def _stage(stage: Stage) -> Iterator[str]:
 def _tool(tool: Tool) -> Iterator[str]:
     if tool.url is not None:
         yield f"tool {tool.name}: a remote server"
-        return
-    for name, asked in (("secret", tool.secret), ("egress", tool.egress)):
-        if asked:
-            yield f"tool {tool.name}: {name} of a container"
 
 
 def _output(output: Output) -> Iterator[str]:

@@ -198,6 +198,7 @@ class Engine:
         self._client.containers.create(
             spec.image,
             list(spec.command) or None,
+            entrypoint=list(spec.entrypoint) or None,
             name=spec.name,
             user=f"{spec.uid}:{spec.gid}",
             working_dir=spec.workdir,
@@ -225,7 +226,9 @@ class Engine:
             oom_score_adj=500,
             log_config=docker.types.LogConfig(
                 type="json-file", config={"max-size": f"{spec.log_bytes}", "max-file": "2"}
-            ),
+            )
+            if spec.log_bytes
+            else docker.types.LogConfig(type="none"),
             # With `stdin_once` (implied) the container sees the end of its input when we close ours.
             stdin_open=spec.birth,
             **options,

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 
 from policies.canonical import digest
-from policies.plan import EgressRule, Limits, Model, Output, Plan, Stage
+from policies.plan import EgressRule, Limits, Model, Output, Plan, Stage, Tool
 from policies.slices import seal
 from sandbox.diff import guarded
 
@@ -61,7 +61,19 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
         words = [f"at most {rule.calls:,} times"] if rule.calls is not None else []
         words += [f"{guard.argument} {guarded(guard)}" for guard in rule.guards]
         yield f"            {rule.server}.{rule.tool}: {'; '.join(words)}"
+    for tool in plan.tools:
+        if tool.name in stage.tools:
+            yield f"            {_server(tool)}"
     yield "  holds     no secret"
+
+
+def _server(tool: Tool) -> str:
+    if tool.url is not None:
+        return f"{tool.name} is at {tool.url}{_networks(tool.addresses)}"
+    reaches = ", ".join(_rule(rule) for rule in tool.egress) or "nothing"
+    has = f", and has {tool.secret}" if tool.secret is not None else ""
+    where = f" in {tool.secret_env}" if tool.secret_env is not None else ""
+    return f"{tool.name} runs here, in {tool.image}; it reaches {reaches}{has}{where}"
 
 
 def _rule(rule: EgressRule) -> str:

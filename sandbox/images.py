@@ -56,7 +56,9 @@ class ImageSpec:
 BASE = ImageSpec("casemate/base", "base", debian=("python3", "ca-certificates", "libgomp1"))
 IMAGES: tuple[ImageSpec, ...] = (
     BASE,
-    ImageSpec("casemate/relay", "relay", debian=("haproxy",), files=("compose/relay/haproxy.cfg",)),
+    ImageSpec(
+        "casemate/relay", "relay", debian=("haproxy",), files=("compose/relay/haproxy.cfg", "compose/relay/server.cfg")
+    ),
     *(
         ImageSpec(f"casemate/{name}", "trusted", lock=name, rooms=("policies", room), parent=BASE.name)
         for name, room in (("firewall", "proxy"), ("llm", "proxy"), ("gateway", "gateway"), ("customs", "gateway"))

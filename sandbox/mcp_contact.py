@@ -1,92 +1,128 @@
-"""Contact with an MCP server before anything runs: in the cell that it will have, over its standard streams.
+"""Contact with MCP servers before anything runs: in the cells that they will have, by the gateway that they will meet.
 
-What it says is only shown and written down; a person decides. Nothing is called but `initialize` and `tools/list`.
+It is a run without an agent: firewall, servers, and a gateway that opens each server, writes down the tools that it
+lists, and ends. What they say is only shown and written down; a person decides.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from typing import Any
+import socket
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import msgspec
 
 from policies.canonical import StrictJsonError, strict_loads
 from policies.errors import CasemateError
-from policies.vocabulary import ExitCode
-from sandbox.engine import Attached, Engine
-from sandbox.specs import ContainerSpec
+from policies.plan import Limits, Plan, Stage, encode
+from policies.slices import Birth, seal, slices
+from policies.vocabulary import Component, ExitCode
+from sandbox import apply, authorities
+from sandbox.cell import load, set_up
+from sandbox.driver import Driver
+from sandbox.engine import Engine
+from sandbox.log import RunLog
+from sandbox.secrets import held_by, read_secrets
+from sandbox.specs import MIB
+from sandbox.supplies import Supplies, read_inputs
+from sandbox.sweep import sweep_run
+from sandbox.tool_cells import trusting
+from sandbox.tool_servers import ToolServers
+from sandbox.topology import Topology, topology
 
-MAX_TOOLS = 500
-MAX_PAGES = 20
-MAX_LINE = 8 << 20
-SECONDS = 60.0
-REVISION = "2025-11-25"
-
-
-def list_tools(engine: Engine, spec: ContainerSpec) -> list[dict[str, Any]]:
-    """Return the definitions of a server's tools, as it gives them. Raises CSM-G014."""
-    engine.create(spec)
-    guard = threading.Timer(SECONDS, engine.kill, args=(spec.name,))
-    try:
-        streams = engine.attach(spec.name, stdin=True)
-        engine.start(spec.name)
-        guard.start()
-        return _converse(streams)
-    except OSError as error:
-        raise _failed("it ended, or did not answer in time") from error
-    finally:
-        guard.cancel()
-        engine.remove("container", spec.name)
+SECONDS = 240
+_ANSWER_BYTES = 64 * MIB
 
 
-def _converse(streams: Attached) -> list[dict[str, Any]]:
-    lines = _lines(streams)
-    client = {"name": "casemate-audit", "version": "0.1.0"}
-    params = {"protocolVersion": REVISION, "capabilities": {}, "clientInfo": client}
-    _ask(streams, lines, 1, "initialize", params)
-    streams.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
-    tools: list[dict[str, Any]] = []
-    cursor: dict[str, Any] = {}
-    for number in range(2, 2 + MAX_PAGES):
-        page = _ask(streams, lines, number, "tools/list", cursor)
-        found = page.get("tools")
-        if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-            raise _failed("it does not list its tools")
-        tools += found
-        if len(tools) > MAX_TOOLS:
-            raise _failed(f"it has over {MAX_TOOLS} tools")
-        if page.get("nextCursor") is None:
-            return tools
-        cursor = {"cursor": page["nextCursor"]}
-    raise _failed(f"it has over {MAX_PAGES} pages of tools")
+def asking(plan: Plan) -> Plan:
+    """Return the plan of the contact: every server and what it may do, for a stage that runs no agent."""
+    limits = Limits(cpu_millis=100, memory=MIB, pids=1, disk=MIB, wall_s=SECONDS, calls=0, tokens=0, usd_nanos=0)
+    stage = Stage(
+        name="audit",
+        image=plan.stages[0].image,
+        run=[],
+        env={},
+        needs=[],
+        inputs=[item.name for item in plan.inputs],
+        models=[],
+        tools={tool.name: [] for tool in plan.tools},
+        egress=[],
+        outputs=[],
+        limits=limits,
+    )
+    used = {tool.secret for tool in plan.tools}
+    used |= {rule.credential.secret for tool in plan.tools for rule in tool.egress if rule.credential is not None}
+    secrets = [binding for binding in plan.secrets if binding.name in used]
+    return msgspec.structs.replace(plan, stages=[stage], secrets=secrets, models=[], outputs=[], student=None)
 
 
-def _ask(streams: Attached, lines: Iterator[bytes], number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
-    request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-    streams.write(json.dumps(request).encode() + b"\n")
-    for line in lines:
+def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the definitions of each server's tools, as it gives them. Raises CSM-G014 when one cannot be used."""
+    asked, run = asking(plan), f"audit-{uuid4().hex[:8]}"
+    secrets, inputs, proof = read_secrets(asked, root), read_inputs(asked, root), seal(asked)
+    lay = topology(asked, run, home=str(home), host=socket.gethostname())
+    with tempfile.TemporaryDirectory(prefix="casemate-audit-") as name:
+        folder = Path(name)
+        (folder / "logs").mkdir()
+        log = RunLog(folder, run, proof.plan)
+        driver = Driver(engine, folder, log, lambda _event, _tally: None, time.monotonic() + SECONDS)
         try:
-            value = strict_loads(line)
-        except StrictJsonError as error:
-            raise _failed("it said something that is not one JSON document") from error
-        if isinstance(value, dict) and value.get("id") == number and "method" not in value:
-            result = value.get("result")
-            if not isinstance(result, dict):
-                raise _failed(f"it answered {method} with an error")
-            return result
-    raise _failed("it ended before it answered")
+            said = _converse(driver, asked, lay, secrets, inputs, folder)
+        finally:
+            for spec in (*lay.trusted.values(), *(relay for cell in lay.cells.values() for relay in cell.relays)):
+                engine.kill(spec.name)
+            driver.wind_down(grace_s=5)
+            sweep_run(engine, run)
+            log.close()
+    return {tool.name: _tools(tool.name, said.get(f"{tool.name}.json", b"")) for tool in asked.tools}
 
 
-def _lines(streams: Attached) -> Iterator[bytes]:
-    pending = b""
-    for stream, data in streams.chunks():
-        if stream != 1:
-            continue
-        *whole, pending = (pending + data).split(b"\n")
-        if len(pending) > MAX_LINE:
-            raise _failed(f"it said a line over {MAX_LINE} bytes")
-        yield from whole
+def _converse(
+    driver: Driver, plan: Plan, lay: Topology, secrets: dict[str, str], inputs: dict[str, bytes], folder: Path
+) -> dict[str, bytes]:
+    engine, (stage,), (cell,) = driver.engine, plan.stages, lay.cells.values()
+    firewall, gateway = lay.trusted[Component.FIREWALL], lay.trusted[Component.GATEWAY]
+
+    def birth(component: Component) -> Birth:
+        part = encode(slices(plan)[component]).decode()
+        held = held_by(plan, secrets, component.value)
+        return Birth(run="audit", seal=seal(plan), slice=part, secrets=held)
+
+    for volume in lay.volumes:
+        engine.create_volume(volume)
+    engine.create(lay.carrier)
+    engine.put(lay.carrier.name, "/", apply.own_archive())
+    driver.launch(firewall, Component.FIREWALL, birth(Component.FIREWALL))
+    driver.await_ready([firewall.name])
+    trusted = authorities.collected(engine, firewall.name, plan, driver.certificate) if trusting(plan, stage) else {}
+    mine = {tool.secret: secrets[tool.secret] for tool in cell.tools if tool.secret is not None}
+    files = {item.target: inputs[item.name] for item in plan.inputs}
+    supplies = Supplies(inputs=files, authorities=trusted, secrets=mine)
+    set_up(driver, cell, stage.name, supplies)
+    load(driver, stage, cell, supplies, folder)
+    driver.await_ready([relay.name for relay in cell.relays])
+    with ToolServers(engine, cell.tools, folder / "logs", mine, meanwhile=driver.step):
+        asker = replace(gateway, command=("python3", "-m", "gateway", "audit"))
+        driver.launch(asker, Component.GATEWAY, birth(Component.GATEWAY))
+        driver.release(asker.name)
+        how = driver.await_end(asker.name, time.monotonic() + SECONDS)
+    if how is None or how.code != 0:
+        raise CasemateError("CSM-R004", "the gateway that asks MCP servers failed", exit_code=ExitCode.STAGE_FAILED)
+    return apply.read_tar(engine.get(lay.carrier.name, "/buffer", _ANSWER_BYTES), "buffer")
 
 
-def _failed(reason: str) -> CasemateError:
-    return CasemateError("CSM-G014", f"the MCP server cannot be used: {reason}", exit_code=ExitCode.STAGE_FAILED)
+def _tools(server: str, data: bytes) -> list[dict[str, Any]]:
+    try:
+        said = strict_loads(data)
+    except StrictJsonError:
+        said = {}
+    tools = said.get("tools") if isinstance(said, dict) else None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        why = said.get("failed", "it said nothing") if isinstance(said, dict) else "it said nothing"
+        message = f"the MCP server {server} cannot be used: {why}"
+        raise CasemateError("CSM-G014", message, exit_code=ExitCode.STAGE_FAILED)
+    return cast("list[dict[str, Any]]", tools)

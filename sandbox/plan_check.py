@@ -21,6 +21,7 @@ _CELL_ENV = re.compile(
     r"(LD_.*|HOME|TMPDIR|CASEMATE_.*|(OPENAI|ANTHROPIC|GEMINI|GOOGLE|GOOGLE_GEMINI)_(BASE_URL|API_KEY)|NODE_OPTIONS"
     r"|PYTHONPATH|(no|http|https|all)_proxy|(NO|HTTP|HTTPS|ALL)_PROXY)\Z"
 )
+_SECRET_ENV = re.compile(r"(?!(LD_.*|HOME|TMPDIR|PATH|NODE_OPTIONS|PYTHONPATH|.*_PROXY)\Z)[A-Z][A-Z0-9_]{0,63}\Z")
 
 _HEADER = re.compile(
     r"(?!(proxy-.*|host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|keep-alive"
@@ -98,7 +99,7 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
     for owner in (*plan["stages"], *plan["tools"]):
         for rule in owner["egress"]:
             yield from (f"{owner['name']}: {p}" for p in _host_problems(rule["host"]))
-            if rule["scheme"] not in ("http", "https") or not 0 < rule["port"] < 65536:
+            if rule["scheme"] not in ("http", "https", "tcp") or not 0 < rule["port"] < 65536:
                 yield f"{owner['name']}: rule for {rule['host']} has no scheme or port"
             yield from (f"{owner['name']}: {p}" for p in _network_problems(rule["addresses"]))
             yield from (f"{owner['name']}: {p}" for p in _inspection_problems(rule))
@@ -110,6 +111,26 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
             yield from (f"model {model['alias']}: {p}" for p in _host_problems(model["host"]))
             if model["host"].startswith("*"):
                 yield f"model {model['alias']} has a pattern for a host"
+
+
+def ports_lead_to_one_place(plan: Json) -> Iterator[Problem]:
+    """A `tcp` rule is an MCP server's in a container: one host and a port of its own."""
+    for stage in plan["stages"]:
+        if any(rule["scheme"] == "tcp" for rule in stage["egress"]):
+            yield f"stage {stage['name']} has a port of its own"
+    for tool in plan["tools"]:
+        rules = [rule for rule in tool["egress"] if rule["scheme"] == "tcp"]
+        ports = [rule["port"] for rule in rules]
+        if len(set(ports)) != len(ports) or len(ports) > 4 or 3128 in ports:
+            yield f"tool {tool['name']}: its ports are not one for each destination"
+        if any(rule["host"].startswith("*") for rule in rules):
+            yield f"tool {tool['name']}: a port that leads to more than one host"
+        if tool["secret_env"] is not None:
+            named = _SECRET_ENV.match(tool["secret_env"])
+            if tool["image"] is None or tool["secret"] is None or not tool["run"] or not named:
+                yield f"tool {tool['name']}: {tool['secret_env']} is no place for a secret"
+        if tool["url"] is not None and tool["egress"]:
+            yield f"tool {tool['name']} is elsewhere, and connects from here"
 
 
 def _inspection_problems(rule: Json) -> Iterator[Problem]:
@@ -336,6 +357,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     agents_hold_nothing,
     egress_names_hosts,
     inspection_has_no_way_around,
+    ports_lead_to_one_place,
     authorities_are_certificates,
     tool_rules_narrow,
     outputs_are_bounded,

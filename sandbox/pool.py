@@ -22,8 +22,8 @@ from policies.plan import Plan
 from policies.slices import up_door
 from policies.vocabulary import Component
 from sandbox.engine import Engine
-from sandbox.specs import MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
-from sandbox.topology import DOORS, IMAGES, LABEL_HOME, LABEL_HOST, LABEL_POOL, LABEL_ROLE, network_of, slot, trusted
+from sandbox.specs import LABEL_ROLE, MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
+from sandbox.topology import DOORS, IMAGES, LABEL_HOME, LABEL_HOST, LABEL_POOL, network_of, slot, trusted
 
 LABEL_FIT = "casemate.fit"
 S = TypeVar("S", VolumeSpec, ContainerSpec)

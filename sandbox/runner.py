@@ -22,23 +22,23 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FrameType
 
-from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
 from sandbox import apply, authorities, pool
-from sandbox.agent_env import trusts
 from sandbox.archives import tar_of
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
 from sandbox.engine import Engine
 from sandbox.log import RunLog
-from sandbox.resolve import MAX_INPUT, policies_digest, read_inside
+from sandbox.resolve import policies_digest
 from sandbox.secrets import held_by, read_secrets
 from sandbox.store import Store
+from sandbox.supplies import Supplies, read_inputs
 from sandbox.sweep import sweep_run
 from sandbox.tally import Tally
+from sandbox.tool_cells import trusting
 from sandbox.topology import Topology, topology
 
 
@@ -83,7 +83,7 @@ def run_plan(
     if plan.source.policies != policies_digest():
         message = "the rules for secrets or the seccomp profile are not those that were compiled"
         raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
-    inputs = _read_inputs(plan, root)
+    inputs = read_inputs(plan, root)
     secrets = read_secrets(plan, root, without="llm" if memory.replay is not None else None)
     proof = seal(plan)
     with store.new(plan, proof.plan) as (run, folder):
@@ -204,9 +204,13 @@ class _Job:
             stage = stages[name]
             self._mark(name, "running")
             inputs = {i.target: self.inputs[i.name] for i in self.plan.inputs if i.name in stage.inputs}
-            trusted_files = self._authorities() if trusts(self.plan, stage) else {}
             cell = self.lay.cells[name]
-            ends[name] = run_stage(self.driver, stage, cell, inputs, self.folder, trusted, trusted_files, outputs)
+            supplies = Supplies(
+                inputs=inputs,
+                authorities=self._authorities() if trusting(self.plan, stage) else {},
+                secrets={tool.secret: self.secrets[tool.secret] for tool in cell.tools if tool.secret is not None},
+            )
+            ends[name] = run_stage(self.driver, stage, cell, supplies, self.folder, trusted, outputs)
             self._mark(name, ends[name].outcome.value, ends[name].reason)
             self.driver.log.checkpoint()
             if ends[name].outcome is not Outcome.COMPLETED:
@@ -215,14 +219,9 @@ class _Job:
 
     @cache  # noqa: B019 - one job a run
     def _authorities(self) -> dict[str, bytes]:
-        """Return the files by which a cell trusts the firewall. Raises CSM-R017 when there is no authority to trust."""
-        firewall = self.lay.trusted[Component.FIREWALL].name
-        archive = self.engine.get(firewall, authorities.SYSTEM_BUNDLE, authorities.MAX_BUNDLE)
-        published = self.driver.certificate
-        own = authorities.run_authority(published) if published is not None else None
-        if own is None and any(rule.inspect for stage in self.plan.stages for rule in stage.egress):
-            raise CasemateError("CSM-R017", "the firewall inspects, but published no authority")
-        return authorities.files(authorities.only_file(archive), self.plan.trust, own)
+        return authorities.collected(
+            self.engine, self.lay.trusted[Component.FIREWALL].name, self.plan, self.driver.certificate
+        )
 
     def _stop(self) -> None:
         """End every process that faced an agent, and take in the last that it has to say."""
@@ -241,7 +240,11 @@ class _Job:
             self.engine.kill(cell.agent.name)
         for spec in self.lay.trusted.values():
             self.engine.kill(spec.name, "SIGTERM")
-        for spec in (*self.lay.models.values(), *(cell.relay for cell in self.lay.cells.values()), self.lay.customs):
+        for spec in (
+            *self.lay.models.values(),
+            *(r for cell in self.lay.cells.values() for r in cell.relays),
+            self.lay.customs,
+        ):
             self.engine.kill(spec.name)
         self.driver.wind_down(grace_s=10)
         with contextlib.suppress(CasemateError):
@@ -284,16 +287,6 @@ class _Job:
 
     def _mark(self, subject: str, state: str, detail: str | None = None) -> None:
         self.store.transition(self.run, subject, state, detail)
-
-
-def _read_inputs(plan: Plan, root: Path) -> dict[str, bytes]:
-    inputs = {}
-    for item in plan.inputs:
-        inputs[item.name] = read_inside(root, item.path, MAX_INPUT)
-        if digest(inputs[item.name]) != item.digest:
-            message = f'input "{item.path}" is not what was compiled'
-            raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
-    return inputs
 
 
 def _outcome_of(error: CasemateError) -> Outcome:

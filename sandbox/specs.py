@@ -8,6 +8,7 @@ from enum import StrEnum
 
 MIB = 1 << 20
 DOORS_GID = 10000
+LABEL_ROLE = "casemate.role"
 UIDS = {
     "relay": 10001,
     "firewall": 10002,
@@ -58,13 +59,18 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """A container. `network` is a `Network` or the name of the container whose namespace it joins."""
+    """A container. `network` is a `Network` or the name of the container whose namespace it joins.
+
+    `entrypoint`, when there is one, stands before `command` in place of the image's own. With `log_bytes` 0 the engine
+    keeps nothing of what it says.
+    """
 
     name: str
     role: str
     image: str
     uid: int
     gid: int = DOORS_GID
+    entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     workdir: str = "/"
     network: Network | str = Network.NONE

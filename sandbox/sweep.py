@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sandbox import pool
 from sandbox.engine import Engine
+from sandbox.specs import LABEL_ROLE
 from sandbox.store import is_driven
-from sandbox.topology import LABEL_HOME, LABEL_HOST, LABEL_POOL, LABEL_ROLE, LABEL_RUN
+from sandbox.topology import LABEL_HOME, LABEL_HOST, LABEL_POOL, LABEL_RUN
 
 
 def sweep_run(engine: Engine, run: str) -> list[str]:

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.plan import Plan, Stage
-from policies.slices import up_door
+from policies.slices import server_door, servers_with_egress, up_door
 from policies.vocabulary import Component
 from sandbox.agent_env import agent_env, trust_env, trusts
-from sandbox.specs import MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
-from sandbox.tool_cells import ToolCell, local_servers, tool_cell, tool_volume
+from sandbox.relays import relay
+from sandbox.specs import LABEL_ROLE, MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
+from sandbox.tool_cells import ToolCell, door_volume, local_servers, tool_cell, tool_volume
 
 LABEL_RUN = "casemate.run"
 LABEL_HOME = "casemate.home"
 LABEL_HOST = "casemate.host"
-LABEL_ROLE = "casemate.role"
 LABEL_POOL = "casemate.pool"
 
 AGENT_UID = 20000
@@ -34,10 +34,6 @@ IMAGES = {
 }
 """The trusted images that every plan pins, beside those of its stages and local models."""
 
-RELAY_READY = b"Loading success"
-RELAY = ("/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/casemate/haproxy.cfg")
-RELAY_GRACE_S = 120
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -48,6 +44,11 @@ class Cell:
     carrier: ContainerSpec
     agent: ContainerSpec
     tools: tuple[ToolCell, ...]
+
+    @property
+    def relays(self) -> tuple[ContainerSpec, ...]:
+        """The stage's relay, and those of its servers that have one."""
+        return self.relay, *(tool.relay for tool in self.tools if tool.relay is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
-        tools = [tool.volume for stage in self._plan.stages for tool in self.tools(stage)]
+        tools = [volume for stage in self._plan.stages for tool in self.tools(stage) for volume in tool.sockets]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
         return (*doors, *ups, *models, *tools, *kept)
 
@@ -148,6 +149,12 @@ class _Layout:
             Mount(self.name(f"model-{m.local}"), f"/models/{m.local}", read_only=False)
             for m in self._plan.models
             if m.local
+        ]
+        mounts += [
+            Mount(
+                door_volume(self.name(""), stage, tool.name), f"/doors/{server_door(stage, tool.name)}", read_only=False
+            )
+            for stage, tool in servers_with_egress(self._plan)
         ]
         network = network_of(self._plan) if not self._replays else Network.NONE
         return self._trusted(Component.FIREWALL, mounts, network=network)
@@ -196,23 +203,12 @@ class _Layout:
         workspace = self.name(f"{part}-workspace")
         loads = {target: self.name(f"{part}-{target}") for target in ("inputs", "artifacts", "casemate")}
         limits = stage.limits
-        relay = ContainerSpec(
-            name=self.name(f"{part}-relay"),
-            role="relay",
-            image=self._images[IMAGES["relay"]],
-            uid=UIDS["relay"],
-            # When nobody is left to end the stage, its doors close by themselves.
-            command=("timeout", str(limits.wall_s + RELAY_GRACE_S), *RELAY),
-            mounts=(
-                *(Mount(self._door(part, door), f"/doors/{door}", read_only=True) for door in DOORS),
-                # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
-                Mount(workspace, "/hold/workspace", read_only=True),
-            ),
-            tmpfs=(Tmpfs("/tmp", MIB),),  # noqa: S108
-            labels={**self._labels, LABEL_ROLE: "relay"},
-            cpu_millis=500,
-            memory=128 * MIB,
-            pids=16,
+        tools = self.tools(stage)
+        doors = [Mount(self._door(part, door), f"/doors/{door}", read_only=True) for door in DOORS]
+        # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
+        held = Mount(workspace, "/hold/workspace", read_only=True)
+        ours = relay(
+            self.name(f"{part}-relay"), self._images[IMAGES["relay"]], self._labels, [*doors, held], limits.wall_s
         )
         carrier = ContainerSpec(
             name=self.name(f"{part}-carrier"),
@@ -222,6 +218,7 @@ class _Layout:
             mounts=(
                 *(Mount(volume, f"/{target}", read_only=False) for target, volume in loads.items()),
                 Mount(workspace, "/workspace", read_only=False),
+                *(Mount(v.name, target, read_only=False) for tool in tools for target, v in tool.loads.items()),
             ),
             labels={**self._labels, LABEL_ROLE: "carrier"},
             runs=False,
@@ -235,7 +232,7 @@ class _Layout:
             gid=AGENT_UID,
             command=tuple(stage.run),
             workdir="/workspace",
-            network=relay.name,
+            network=ours.name,
             mounts=(
                 *(Mount(volume, f"/{target}", read_only=True) for target, volume in loads.items()),
                 Mount(workspace, "/workspace", read_only=False),
@@ -244,7 +241,7 @@ class _Layout:
             env={
                 **stage.env,
                 **agent_env(self._run, stage.name),
-                **(trust_env() if trusts(self._plan, stage) else {}),
+                **(trust_env() if trusts(self._plan, stage.egress) else {}),
             },
             labels={**self._labels, LABEL_ROLE: "agent"},
             cpu_millis=limits.cpu_millis,
@@ -266,12 +263,15 @@ class _Layout:
                 mode=0o700,
             ),
             *(VolumeSpec(name=volume, labels=self._labels) for volume in loads.values()),
+            *(volume for tool in tools for volume in tool.loads.values()),
         )
-        return Cell(volumes=volumes, relay=relay, carrier=carrier, agent=agent, tools=self.tools(stage))
+        return Cell(volumes=volumes, relay=ours, carrier=carrier, agent=agent, tools=tools)
 
     def tools(self, stage: Stage) -> tuple[ToolCell, ...]:
         servers = local_servers(self._plan, stage)
-        return tuple(tool_cell(self.name(""), stage, server, self._images, self._labels) for server in servers)
+        return tuple(
+            tool_cell(self.name(""), self._plan, stage, server, self._images, self._labels) for server in servers
+        )
 
 
 COMMANDS = {
@@ -309,6 +309,7 @@ def trusted(
 def network_of(plan: Plan) -> Network:
     """Return the firewall's network: none unless the plan lets something out."""
     outside = any(stage.egress for stage in plan.stages) or any(not model.local for model in plan.models)
+    outside = outside or bool(servers_with_egress(plan))
     return Network.EGRESS if outside else Network.NONE
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from policies.vocabulary import Component
 from sandbox.engine import Attached, Engine, Exit
+from sandbox.relays import RELAY_READY
 from sandbox.specs import ContainerSpec
-from sandbox.topology import RELAY_READY
 
 _LOG_BYTES = 8 << 20
 

@@ -116,6 +116,7 @@ class ToolSpec(_Typed, frozen=True, kw_only=True):
     url: str | None = None
     transport: str | None = None
     secret: str | None = None
+    secret_env: str | None = None
     egress: list[EgressSpec] = []
     run: list[str] = []
     addresses: list[str] = []

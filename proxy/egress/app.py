@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from policies.slices import FirewallSlice
+from policies.slices import FirewallSlice, server_door
 from proxy.egress.addresses import Outside, client_context
 from proxy.egress.credential import credentials
 from proxy.egress.exchange import Access
-from proxy.egress.front import Door, StageDoor, TunnelDoor
+from proxy.egress.front import Door, PortDoor, StageDoor, TunnelDoor
 from proxy.egress.issuer import Issuer
 from proxy.egress.quota import Meters
 from proxy.egress.relay import CHUNK
@@ -35,16 +35,20 @@ async def firewall(
     way_out = outside if outside is not None else Outside(trust=client_context(part.trust))
     async with AsyncExitStack() as stack:
         for stage in part.stages:
-            path = roots.doors / stage.stage / "egress.sock"
+            server = stage.server
+            folder = roots.doors / (stage.stage if server is None else server_door(stage.stage, server))
             access = Access(
                 stage=stage.stage,
                 rules=stage.rules,
-                events=events,
+                events=events if server is None else events.about({"casemate.server": server}),
                 outside=way_out,
                 meters=Meters(stage.rules),
                 credentials=credentials(stage.rules, secrets or {}),
             )
-            await _open(stack, path, StageDoor(stage, access, issuer))
+            await _open(stack, folder / "egress.sock", StageDoor(stage, access, issuer))
+            for rule in stage.rules:
+                if rule.scheme == "tcp":
+                    await _open(stack, folder / f"{rule.port}.sock", PortDoor(stage, access, rule))
         for tunnel in part.tunnels:
             path = roots.doors / tunnel.door / "up.sock"
             await _open(stack, path, TunnelDoor(tunnel, roots.models, events, way_out))

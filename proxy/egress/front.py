@@ -1,4 +1,4 @@
-"""A stage's egress door: reads a head strictly, decides, and hands what is allowed to a tunnel or to an exchange."""
+"""The doors. An egress door reads a head strictly, decides, and hands what is allowed to a tunnel or an exchange."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from policies.events import EventLogError
+from policies.plan import EgressRule
 from policies.slices import StageEgress, Tunnel
 from policies.vocabulary import EventName, Verdict
 from proxy.egress.addresses import Outside
@@ -21,7 +22,7 @@ from proxy.egress.inspection import TlsEnd
 from proxy.egress.issuer import Issuer
 from proxy.egress.normalise import normalise
 from proxy.egress.relay import Source, close
-from proxy.egress.tunnel import Passage, await_hello, run_local, run_tunnel
+from proxy.egress.tunnel import Passage, await_hello, run_direct, run_local, run_tunnel
 from proxy.egress.types import EgressRequest, Refused
 from proxy.start import Events
 
@@ -156,6 +157,33 @@ class StageDoor(Door):
     def answer(self, writer: asyncio.StreamWriter, refused: Refused) -> None:
         """Answer in the one JSON shape, over HTTP."""
         writer.write(refusal(refused, self._rules))
+
+
+class PortDoor(Door):
+    """A door of an MCP server that leads to one destination, whatever is spoken there: a database, above all."""
+
+    def __init__(self, part: StageEgress, access: Access, rule: EgressRule) -> None:
+        super().__init__(access.events, access.outside, part.max_connections)
+        self.stage, self._access, self._rule = part.stage, access, rule
+
+    async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
+        """Carry the connection to the destination."""
+        rule, meter = self._rule, self._access.meters.of(self._rule)
+        meter.admit()
+        passage = Passage(
+            stage=self.stage,
+            rule=rule.place,
+            reason=f"allowed by {rule.host}",
+            attrs={"server.address": rule.host, "server.port": rule.port},
+            networks=tuple(rule.addresses),
+            meter=meter,
+        )
+        await run_direct((source, writer), rule.host, rule.port, passage, self.outside, self.events)
+
+    def answer(self, writer: asyncio.StreamWriter, refused: Refused) -> None:
+        """Hang up: what is spoken here is not known."""
+        _log.info("port refused", code=refused.code)
+        writer.close()
 
 
 class TunnelDoor(Door):

@@ -62,6 +62,18 @@ async def run_tunnel(
 ) -> None:
     """Carry one TLS connection to `host`; raise `Refused` when it must not be made."""
     await await_hello(inner[0], host)
+    await run_direct(inner, host, port, passage, outside, events)
+
+
+async def run_direct(
+    inner: tuple[Source, asyncio.StreamWriter],
+    host: str,
+    port: int,
+    passage: Passage,
+    outside: Outside,
+    events: Events,
+) -> None:
+    """Carry one connection to `host` without a look at what is said; raise `Refused` when it must not be made."""
     address = await outside.pin(host, port, passage.networks)
     attrs = {**passage.attrs, "network.peer.address": address}
     await _carry(inner, lambda: outside.connect(address, port), passage, attrs, events)

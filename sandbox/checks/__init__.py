@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, lineage, models, outputs, schemas, stages, suppress, tools
+from sandbox.checks import egress, lineage, models, outputs, schemas, servers, stages, suppress, tools
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
@@ -17,6 +17,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *models.CHECKS,
     *egress.CHECKS,
     *tools.CHECKS,
+    *servers.CHECKS,
     *schemas.CHECKS,
     *outputs.CHECKS,
     *secrets_.CHECKS,

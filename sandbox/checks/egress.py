@@ -113,7 +113,9 @@ def rules(subject: Subject) -> Iterator[Finding]:
             if problem := host_problem(rule.host):
                 hint = "name the host, or *.example.com for one label below it"
                 yield subject.finding(problem[0], problem[1], *where, "host", hint=hint)
-            yield from (subject.finding("CSM-C007", why, *where, at, hint=hint) for at, why, hint in _unseen(rule))
+            yield from (
+                subject.finding("CSM-C007", why, *where, at, hint=hint or None) for at, why, hint in _unseen(rule)
+            )
 
 
 def _limits(rule: EgressSpec) -> bool:
@@ -122,6 +124,11 @@ def _limits(rule: EgressSpec) -> bool:
 
 def _unseen(rule: EgressSpec) -> Iterator[tuple[str, str, str]]:
     """Yield where a rule limits what it cannot see: the field, what is wrong, and a hint."""
+    if rule.scheme == "tcp":
+        given = rule.inspect or rule.methods or rule.paths or rule.credential
+        if given or not rule.port or rule.host.startswith("*"):
+            yield "scheme", "nothing of tcp can be seen: it takes a host that is named in full, a port, and no more", ""
+        return
     hint = "add inspect: true, so that the firewall ends the TLS of this host; or use scheme: http"
     for field in ("methods", "paths"):
         if getattr(rule, field) and rule.scheme != "http" and not rule.inspect:

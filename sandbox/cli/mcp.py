@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
 
 import click
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.cli.base import as_json_option, load, say, say_json, warn, workflow_argument
+from sandbox.cli.base import as_json_option, load, say, say_json, store, warn, workflow_argument
 
 
 @click.group()
@@ -25,20 +24,14 @@ def audit(workflow: Path, approve: tuple[str, ...], as_json: bool) -> int:
     """Start each server in its cell, and show every definition word for word. Exit 4 if a pinned one has changed."""
     from sandbox.host import connect
     from sandbox.mcp_audit import approved, offers, render, risks
-    from sandbox.mcp_contact import list_tools
+    from sandbox.mcp_contact import contact
     from sandbox.pins import read_pins, write_pins
-    from sandbox.tool_cells import contact_spec
 
     plan, root = load(workflow)
-    images = {image.name: image.digest for image in plan.images}
-    engine, pins = connect(), read_pins(root)
+    pins, live = read_pins(root), contact(connect(), plan, root, store(root).home)
     found = {}
     for server in plan.tools:
-        if server.image is None:
-            warn(f"{server.name}: a remote server cannot be audited yet")
-            continue
-        spec = contact_spec(server, images, f"casemate-audit-{uuid4().hex[:8]}")
-        found[server.name] = offers(list_tools(engine, spec), pins.get(server.name, ()))
+        found[server.name] = offers(live[server.name], pins.get(server.name, ()))
         if as_json:
             continue
         for risk in risks(server):

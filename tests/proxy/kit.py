@@ -58,7 +58,7 @@ def run(scenario: Coroutine[Any, Any, T], seconds: float = 30) -> T:
 
 
 def rule(
-    host: str, port: int = 443, scheme: Literal["https", "http"] = "https", methods: Sequence[str] = (),
+    host: str, port: int = 443, scheme: Literal["https", "http", "tcp"] = "https", methods: Sequence[str] = (),
     paths: Sequence[str] = (), *, inspect: bool = False, quota: EgressQuota | None = None,
     credential: HeaderCredential | None = None,
 ) -> EgressRule:  # fmt: skip

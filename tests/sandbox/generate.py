@@ -66,9 +66,13 @@ def workflow(random: Random) -> dict[str, Any]:
         "calls": random.randint(100, 10**5),
     }
     per_day = {"per_day": {"tokens": 10**8, "usd": 1000}} if random.random() < 0.3 else {}
+    name = f"generated-{random.randint(0, 999)}"
+    if random.random() < 0.5:
+        tools["tool-0"]["egress"].append({"host": "db.example.com", "port": 5432, "scheme": "tcp"})
+        tools["tool-0"] |= {"secret": secret(), "secret_env": "DATABASE_PASSWORD", "run": ["serve"]}
     return {
         "casemate": 1,
-        "name": f"generated-{random.randint(0, 999)}",
+        "name": name,
         "budget": {**budget, "wall": f"{random.randint(20, 90)}m", **per_day},
         "secrets": secrets,
         "models": models,

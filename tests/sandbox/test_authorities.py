@@ -84,7 +84,7 @@ def test_only_a_cell_that_needs_it_is_told_of_authorities(change: Any, trust: li
     rule = msgspec.structs.replace(one.egress[0], **change)
     one = msgspec.structs.replace(one, egress=[rule])
     made = msgspec.structs.replace(base, stages=[one, two], trust=trust)
-    assert (trusts(made, one), trusts(made, two)) == (told, False)
+    assert (trusts(made, one.egress), trusts(made, two.egress)) == (told, False)
     lay = topology(made, "r1", home="/h", host="here")
     for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO", "npm_config_cafile", "JAVA_TOOL_OPTIONS", "NODE_USE_ENV_PROXY"):
         assert (name in lay.cells["one"].agent.env) is told

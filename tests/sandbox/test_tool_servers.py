@@ -12,7 +12,7 @@ import pytest
 from policies.errors import CasemateError
 from sandbox.specs import ContainerSpec, VolumeSpec
 from sandbox.tool_cells import ToolCell
-from sandbox.tool_servers import ToolServers
+from sandbox.tool_servers import Complaints, ToolServers
 
 
 class Streams:
@@ -63,12 +63,13 @@ class Engine:
 
 def cell(name: str) -> ToolCell:
     bridge, tool = (ContainerSpec(name=f"{name}{end}", role="x", image="i", uid=1, labels={}) for end in ("-b", ""))
-    return ToolCell(name, VolumeSpec(name=name, labels={}), bridge, tool)
+    return ToolCell(server=name, sockets=(VolumeSpec(name=name, labels={}),), bridge=bridge, tool=tool)
 
 
 def test_when_one_server_does_not_start_none_runs_on_and_none_comes_back(tmp_path: Path) -> None:
     engine = Engine()
-    servers = ToolServers(engine, [cell("good"), cell("bad")], tmp_path, ready_s=0.5)  # type: ignore[arg-type]
+    cells = [cell("good"), cell("bad")]
+    servers = ToolServers(engine, cells, tmp_path, {}, ready_s=0.5)  # type: ignore[arg-type]
     with pytest.raises(CasemateError, match="the MCP server bad does not start"):
         servers.__enter__()
     assert engine.created, "the honest one never ran, so nothing was proved"
@@ -80,6 +81,31 @@ def test_when_one_server_does_not_start_none_runs_on_and_none_comes_back(tmp_pat
 
 def test_servers_run_inside_and_end_with_it(tmp_path: Path) -> None:
     engine = Engine()
-    with ToolServers(engine, [cell("good")], tmp_path):  # type: ignore[arg-type]
+    with ToolServers(engine, [cell("good")], tmp_path, {}):  # type: ignore[arg-type]
         assert set(engine.running) == {"good-0", "good-b-0"}
     assert engine.running == {}
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_servers_that_start(tmp_path: Path) -> None:
+    engine, began = Engine(), time.monotonic()
+
+    def interrupted(_until: float) -> None:
+        raise CasemateError("CSM-R014", "stopped by signal 2")
+
+    cells = [cell("good"), cell("bad")]
+    servers = ToolServers(engine, cells, tmp_path, {}, meanwhile=interrupted)  # type: ignore[arg-type]
+    with pytest.raises(CasemateError, match="CSM-R014"):
+        servers.__enter__()
+    assert time.monotonic() - began < 5
+    assert engine.running == {}
+
+
+def test_what_a_server_complains_of_is_kept_without_its_secret_and_not_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    complaints = Complaints(path, {"key": "first-line-of-a-key\nsecond-line-of-a-key", "short": "abc"})
+    for byte in b"cannot log in with second-line-of-a-key\nabc is too short to be blanked\n":
+        complaints.take(bytes([byte]))
+    assert path.read_text() == "cannot log in with ***\nabc is too short to be blanked\n"
+    for _ in range(40):
+        complaints.take(b"x" * 65_000)
+    assert path.stat().st_size <= 1 << 20

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from policies.plan import Tool
 from policies.vocabulary import Component
 from sandbox.specs import ContainerSpec, Network
 from sandbox.topology import Cell, Topology, topology
 from tests.plans import plan
+
+
+def with_server(**changes: Any) -> Topology:
+    """A run whose stage `one` has an MCP server that may connect and has a secret; `changes` are the server's."""
+    base = plan()
+    rule = msgspec.structs.replace(base.stages[0].egress[0], host="db.example.com", port=5432, scheme="tcp")
+    made: dict[str, Any] = {"name": "db", "image": "casemate/agent-python", "url": None, "secret": "password"}
+    made |= {"egress": [rule], "run": ["serve"], "secret_env": "PGPASSWORD", **changes}
+    one, two = base.stages
+    return lay(tools=[Tool(**made)], stages=[msgspec.structs.replace(one, tools={"db": ["query"]}), two])
+
+
+def test_a_server_that_connects_does_so_from_a_cell_of_its_own() -> None:
+    top = with_server()
+    (tool,) = top.cells["one"].tools
+    assert tool.relay is not None
+    assert (tool.tool.network, tool.relay.network) == (tool.relay.name, Network.NONE)
+    assert tool.relay.env == {"PORT_0": "5432"}
+    doors = {name: {m.volume for m in cell.relay.mounts} for name, cell in top.cells.items()}
+    mine = {m.volume for m in tool.relay.mounts}
+    assert not mine & (doors["one"] | doors["two"])
+    firewall = {m.volume: m.target for m in top.trusted[Component.FIREWALL].mounts}
+    (door,) = mine & firewall.keys()
+    assert firewall[door] == "/doors/one.db"
+    assert top.cells["two"].tools == ()
+
+
+def test_a_server_without_egress_or_secret_has_no_network_at_all() -> None:
+    (tool,) = with_server(egress=[], secret=None, secret_env=None).cells["one"].tools
+    assert tool.relay is None
+    assert tool.tool.network is Network.NONE
+    assert "HTTPS_PROXY" not in tool.tool.env
+
+
+def test_a_servers_secret_is_in_memory_and_mounted_where_only_it_can_read_it() -> None:
+    top = with_server(egress=[])
+    (tool,) = top.cells["one"].tools
+    volume = tool.loads[tool.secrets_at]
+    assert volume.size is not None
+    assert (volume.uid, volume.mode) == (tool.tool.uid, 0o500)
+    others = [*everything(top), tool.bridge]
+    holders = {spec.role for spec in others for mount in spec.mounts if mount.volume == volume.name}
+    assert holders == {"carrier"}  # which never runs
+    assert tool.relay is not None
+    assert tool.relay.uid != volume.uid
+    assert [m.target for m in tool.tool.mounts if m.volume == volume.name and m.read_only] == ["/run/secrets"]
+    assert tool.tool.entrypoint[-2:] == ("PGPASSWORD", "/run/secrets/password")
+    assert tool.tool.log_bytes == tool.bridge.log_bytes == 0
 
 
 def lay(**changes: object) -> Topology:

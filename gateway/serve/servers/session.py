@@ -83,6 +83,11 @@ class Session:
                 await self._drop(peer)
                 raise
 
+    async def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._peer is not None:
+            await self._drop(self._peer)
+
     async def _ready(self) -> Peer:
         async with self._lock:
             peer = self._peer
