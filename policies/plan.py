@@ -162,11 +162,20 @@ class Pin(Frozen, frozen=True, kw_only=True):
     definition: dict[str, Any]
 
 
+class ClientCredentials(Frozen, frozen=True, kw_only=True):
+    """Where a server's secret is exchanged for a token (OAuth 2, client credentials), and for what."""
+
+    token_url: str
+    client_id: str
+    scopes: list[str]
+
+
 class Tool(Frozen, frozen=True, kw_only=True):
     """An MCP server: a container (`image` with `run`, over stdio) or a remote one (`url`, over HTTP).
 
     `egress` is where a container may connect; `addresses` (CIDR) where a remote server may be, beside public addresses.
     A container finds its `secret` at /run/secrets/<secret>, and with `secret_env` in that environment variable too.
+    To a remote server, the `secret` is a bearer token, or the value of `header` (lower case), or what `oauth` wants.
     """
 
     name: Name
@@ -174,6 +183,8 @@ class Tool(Frozen, frozen=True, kw_only=True):
     url: str | None
     secret: Name | None
     secret_env: str | None = None
+    header: str | None = None
+    oauth: ClientCredentials | None = None
     egress: list[EgressRule]
     run: list[str] = msgspec.field(default_factory=list)
     addresses: list[str] = msgspec.field(default_factory=list)

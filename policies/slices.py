@@ -58,7 +58,7 @@ class Tunnel(Frozen, frozen=True, kw_only=True):
     `host`:`port`, whose ClientHello must name `host`.
     """
 
-    door: Name
+    door: str
     holder: Name
     host: str
     port: Port
@@ -107,7 +107,7 @@ class GatewaySlice(Frozen, frozen=True, kw_only=True):
     """Which outputs a stage may propose, and which tools it may call.
 
     A container's standard streams are at /tools/<stage>/<server>/stdio.sock, the tunnel of a remote server at
-    /doors/up-tool-<server>/up.sock.
+    /doors/up-tool.<server>/up.sock.
     """
 
     version: int
@@ -166,7 +166,12 @@ def server_door(stage: str, server: str) -> str:
 
 def tool_door(server: str) -> str:
     """Return the name of the tunnel door through which the gateway reaches the remote MCP server `server`."""
-    return f"up-tool-{server}"
+    return f"up-tool.{server}"
+
+
+def token_door(server: str) -> str:
+    """Return the name of the tunnel door through which the gateway gets its tokens for that server."""
+    return f"up-token.{server}"
 
 
 def servers_with_egress(plan: Plan) -> list[tuple[str, Tool]]:
@@ -179,10 +184,24 @@ def servers_with_egress(plan: Plan) -> list[tuple[str, Tool]]:
     ]
 
 
-def _tool_tunnel(tool: Tool) -> Tunnel:
-    url = urlsplit(tool.url or "")
+def remote_servers(plan: Plan) -> list[Tool]:
+    """Return the servers elsewhere that some stage uses."""
+    return [tool for tool in plan.tools if tool.url is not None and any(tool.name in s.tools for s in plan.stages)]
+
+
+def tool_tunnels(plan: Plan) -> list[Tunnel]:
+    """Return the gateway's tunnels: one to each remote server, and one to where it gets its tokens."""
+    tools = remote_servers(plan)
+    return [
+        *(_tool_tunnel(tool, tool_door(tool.name), tool.url) for tool in tools),
+        *(_tool_tunnel(tool, token_door(tool.name), tool.oauth.token_url) for tool in tools if tool.oauth),
+    ]
+
+
+def _tool_tunnel(tool: Tool, door: str, text: str | None) -> Tunnel:
+    url = urlsplit(text or "")
     return Tunnel(
-        door=tool_door(tool.name),
+        door=door,
         holder=Component.GATEWAY.value,
         host=url.hostname or "",
         port=url.port or 443,
@@ -215,7 +234,7 @@ def slices(plan: Plan) -> dict[Component, Slice]:
                 )
                 for m in plan.models
             ]
-            + [_tool_tunnel(tool) for tool in plan.tools if tool.url is not None],
+            + tool_tunnels(plan),
             trust=plan.trust,
         ),
         Component.LLM: LlmSlice(

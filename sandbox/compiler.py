@@ -18,6 +18,7 @@ from policies.plan import (
     Bound,
     Budget,
     CallLimit,
+    ClientCredentials,
     DayBudget,
     EgressQuota,
     EgressRule,
@@ -50,6 +51,7 @@ from sandbox.workflow import (
     EgressSpec,
     LimitsSpec,
     ModelSpec,
+    OauthSpec,
     OutputSpec,
     OverSpec,
     StageSpec,
@@ -58,6 +60,7 @@ from sandbox.workflow import (
     per_minute,
     quantity,
     sink_destination,
+    tool_destination,
     tool_use,
 )
 
@@ -108,6 +111,8 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
                 url=t.url,
                 secret=t.secret,
                 secret_env=t.secret_env,
+                header=t.header.lower() if t.header else None,
+                oauth=_oauth(t.oauth),
                 egress=_egress(t.egress, facts, f"tools.{name}"),
                 run=t.run,
                 addresses=sorted(t.addresses),
@@ -130,6 +135,12 @@ def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry:
         student=_student(workflow, facts),
         trust=sorted({certificate for path in workflow.trust for certificate in facts.trust[path]}),
     )
+
+
+def _oauth(spec: OauthSpec | None) -> ClientCredentials | None:
+    if spec is None:
+        return None
+    return ClientCredentials(token_url=spec.token_url, client_id=spec.client_id, scopes=sorted(spec.scopes))
 
 
 def _day(spec: DaySpec | None) -> DayBudget | None:
@@ -198,7 +209,7 @@ def _secret(name: str, workflow: Workflow, models: list[Model]) -> SecretBinding
         *(("firewall", r.host) for r in rules if r.credential and r.credential.secret == name),
         *(("llm", m.host) for m in models if m.secret == name),
         *(
-            ("gateway", urlsplit(t.url or "").hostname or tool)
+            ("gateway", urlsplit(tool_destination(tool, t)).hostname or tool)
             for tool, t in workflow.tools.items()
             if t.secret == name
         ),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policies.canonical import digest_of
-from policies.plan import EgressRule, Guard, Output, Pin, Plan, Stage
+from policies.plan import EgressRule, Guard, Output, Pin, Plan, Stage, Tool
 
 Permissions = dict[str, int]
 _UNBOUNDED = 10**15
@@ -42,14 +42,7 @@ def permissions(plan: Plan) -> Permissions:
         for other in (*model.fallback, *(f"{r.kind} {r.use}" for r in model.routes)):
             found[f"{model.alias} may become {other}"] = 1
     for tool in plan.tools:
-        found[f"tool {tool.name} is {tool.image or tool.url}"] = 1
-        found |= {f"tool {tool.name} reaches {rule}": size for rule, size in _rules(tool.egress).items()}
-        found |= {f"tool {tool.name} runs {' '.join(tool.run)}": 1 for _ in tool.run[:1]}
-        found |= {f"tool {tool.name} may be in {network}": 1 for network in tool.addresses}
-        if tool.secret_env is not None:
-            found[f"tool {tool.name} has {tool.secret} in {tool.secret_env}"] = 1
-        for pin in tool.pins:
-            found[f"tool {tool.name}.{pin.name} is {digest_of(pin.definition)[7:19]}, {_use(pin)}"] = 1
+        found |= _tool(tool)
     for stage in plan.stages:
         found |= dict(_stage(stage))
     for output in plan.outputs:
@@ -58,6 +51,25 @@ def permissions(plan: Plan) -> Permissions:
     if plan.student is not None:
         found[f"student {plan.student.model} may be exposed: {plan.student.verdict}"] = 1
         found |= {f"exception {digest}": 1 for digest in plan.student.exceptions}
+    return found
+
+
+def _tool(tool: Tool) -> Permissions:
+    found: Permissions = {}
+    found[f"tool {tool.name} is {tool.image or tool.url}"] = 1
+    found |= {f"tool {tool.name} reaches {rule}": size for rule, size in _rules(tool.egress).items()}
+    found |= {f"tool {tool.name} runs {' '.join(tool.run)}": 1 for _ in tool.run[:1]}
+    found |= {f"tool {tool.name} may be in {network}": 1 for network in tool.addresses}
+    if tool.secret_env is not None:
+        found[f"tool {tool.name} has {tool.secret} in {tool.secret_env}"] = 1
+    if tool.header is not None:
+        found[f"tool {tool.name} is told {tool.secret} in {tool.header}"] = 1
+    if tool.oauth is not None:
+        end = tool.oauth
+        found[f"tool {tool.name} gets tokens at {end.token_url} as {end.client_id}"] = 1
+        found |= {f"tool {tool.name} has the scope {scope}": 1 for scope in end.scopes}
+    for pin in tool.pins:
+        found[f"tool {tool.name}.{pin.name} is {digest_of(pin.definition)[7:19]}, {_use(pin)}"] = 1
     return found
 
 

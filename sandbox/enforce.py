@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.errors import CasemateError
-from policies.plan import Output, Plan, Stage, Tool
+from policies.plan import Output, Plan, Stage
 from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
@@ -17,8 +17,6 @@ PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 def unenforced(plan: Plan) -> list[str]:
     """Return, in words, everything that would be ignored; empty when the plan can be run."""
     found = [f"model {m.alias}: provider {m.provider}" for m in plan.models if m.provider not in PROVIDERS]
-    for tool in plan.tools:
-        found += _tool(tool)
     pinned = {(tool.name, pin.name) for tool in plan.tools for pin in tool.pins if pin.reads}
     for stage in plan.stages:
         found += _stage(stage)
@@ -41,11 +39,6 @@ def _stage(stage: Stage) -> Iterator[str]:
     for name, asked in (("shards", stage.shards), ("retry", stage.retry), ("locks", stage.locks)):
         if asked:
             yield f"stage {stage.name}: {name}"
-
-
-def _tool(tool: Tool) -> Iterator[str]:
-    if tool.url is not None:
-        yield f"tool {tool.name}: a remote server"
 
 
 def _output(output: Output) -> Iterator[str]:

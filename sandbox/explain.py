@@ -69,7 +69,10 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
 
 def _server(tool: Tool) -> str:
     if tool.url is not None:
-        return f"{tool.name} is at {tool.url}{_networks(tool.addresses)}"
+        how = f"in {tool.header}" if tool.header else "as a bearer token"
+        how = f"for a token of {tool.oauth.token_url}" if tool.oauth else how
+        who = f"; {tool.secret} {how}" if tool.secret else ""
+        return f"{tool.name} is at {tool.url}{_networks(tool.addresses)}{who}"
     reaches = ", ".join(_rule(rule) for rule in tool.egress) or "nothing"
     has = f", and has {tool.secret}" if tool.secret is not None else ""
     where = f" in {tool.secret_env}" if tool.secret_env is not None else ""

@@ -72,7 +72,7 @@ def _users(plan: Json) -> Iterator[tuple[str, str, str]]:
                 yield rule["credential"]["secret"], "firewall", rule["host"]
     for tool in plan["tools"]:
         if tool["secret"] is not None:
-            host = re.match(r"https://([^/:]+)", tool["url"] or "")
+            host = re.match(r"https://([^/:]+)", (tool["oauth"] or {}).get("token_url") or tool["url"] or "")
             yield tool["secret"], "gateway", host.group(1) if host else tool["name"]
     for output in plan["outputs"]:
         if output["secret"] is not None:
@@ -125,12 +125,24 @@ def ports_lead_to_one_place(plan: Json) -> Iterator[Problem]:
             yield f"tool {tool['name']}: its ports are not one for each destination"
         if any(rule["host"].startswith("*") for rule in rules):
             yield f"tool {tool['name']}: a port that leads to more than one host"
+
+
+def servers_get_one_secret_in_one_way(plan: Json) -> Iterator[Problem]:
+    """A server has its secret in a file and perhaps a variable; elsewhere in a header, or exchanged, over TLS."""
+    for tool in plan["tools"]:
         if tool["secret_env"] is not None:
             named = _SECRET_ENV.match(tool["secret_env"])
             if tool["image"] is None or tool["secret"] is None or not tool["run"] or not named:
                 yield f"tool {tool['name']}: {tool['secret_env']} is no place for a secret"
         if tool["url"] is not None and tool["egress"]:
             yield f"tool {tool['name']} is elsewhere, and connects from here"
+        if (tool["header"] or tool["oauth"]) and (tool["url"] is None or tool["secret"] is None):
+            yield f"tool {tool['name']} says who it is without a secret, or to nobody"
+        if tool["header"] is not None and (tool["oauth"] is not None or not _HEADER.match(tool["header"])):
+            yield f"tool {tool['name']}: {tool['header']!r} is no header for a secret"
+        for url in (tool["url"], tool["oauth"] and tool["oauth"]["token_url"]):
+            if url and not re.match(r"https://[a-z0-9.-]+(:[0-9]+)?(/[^?#@\s]*)?\Z", url):
+                yield f"tool {tool['name']}: {url!r} has more than one reading"
 
 
 def _inspection_problems(rule: Json) -> Iterator[Problem]:
@@ -358,6 +370,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     egress_names_hosts,
     inspection_has_no_way_around,
     ports_lead_to_one_place,
+    servers_get_one_secret_in_one_way,
     authorities_are_certificates,
     tool_rules_narrow,
     outputs_are_bounded,

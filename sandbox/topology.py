@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.plan import Plan, Stage
-from policies.slices import server_door, servers_with_egress, up_door
+from policies.slices import server_door, servers_with_egress, tool_tunnels, up_door
 from policies.vocabulary import Component
 from sandbox.agent_env import agent_env, trust_env, trusts
 from sandbox.relays import relay
@@ -114,6 +114,7 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
+        ups += [self.memory(tunnel.door, "firewall") for tunnel in tool_tunnels(self._plan)]
         tools = [volume for stage in self._plan.stages for tool in self.tools(stage) for volume in tool.sockets]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
         return (*doors, *ups, *models, *tools, *kept)
@@ -156,8 +157,13 @@ class _Layout:
             )
             for stage, tool in servers_with_egress(self._plan)
         ]
+        mounts += self._tool_ups()
         network = network_of(self._plan) if not self._replays else Network.NONE
         return self._trusted(Component.FIREWALL, mounts, network=network)
+
+    def _tool_ups(self) -> list[Mount]:
+        doors = [tunnel.door for tunnel in tool_tunnels(self._plan)]
+        return [Mount(self.name(door), f"/doors/{door}", read_only=False) for door in doors]
 
     def llm(self) -> ContainerSpec:
         mounts = self._stage_doors("llm")
@@ -169,6 +175,7 @@ class _Layout:
 
     def gateway(self) -> ContainerSpec:
         mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
+        mounts += self._tool_ups()
         mounts += [
             Mount(tool_volume(self.name(""), stage.name, tool.name), f"/tools/{stage.name}/{tool.name}", read_only=True)
             for stage in self._plan.stages
@@ -309,7 +316,7 @@ def trusted(
 def network_of(plan: Plan) -> Network:
     """Return the firewall's network: none unless the plan lets something out."""
     outside = any(stage.egress for stage in plan.stages) or any(not model.local for model in plan.models)
-    outside = outside or bool(servers_with_egress(plan))
+    outside = outside or bool(servers_with_egress(plan) or tool_tunnels(plan))
     return Network.EGRESS if outside else Network.NONE
 
 

@@ -109,6 +109,14 @@ class EgressSpec(_Typed, frozen=True, kw_only=True):
     addresses: list[str] = []
 
 
+class OauthSpec(_Typed, frozen=True, kw_only=True):
+    """`oauth:` of a tool."""
+
+    token_url: str
+    client_id: str
+    scopes: list[str] = []
+
+
 class ToolSpec(_Typed, frozen=True, kw_only=True):
     """One of `tools:`"""
 
@@ -117,6 +125,8 @@ class ToolSpec(_Typed, frozen=True, kw_only=True):
     transport: str | None = None
     secret: str | None = None
     secret_env: str | None = None
+    header: str | None = None
+    oauth: OauthSpec | None = None
     egress: list[EgressSpec] = []
     run: list[str] = []
     addresses: list[str] = []
@@ -335,6 +345,11 @@ def detours(workflow: Workflow, alias: str) -> set[str]:
             found.add(name)
             ahead += [*model.fallback, *(route.use for route in model.route.values())]
     return found
+
+
+def tool_destination(name: str, tool: ToolSpec) -> str:
+    """Return where a server's secret goes: to its container, to its URL, or to where it is exchanged for a token."""
+    return (tool.oauth.token_url if tool.oauth else tool.url) or name
 
 
 def sink_destination(output: OutputSpec) -> str:

@@ -162,13 +162,13 @@ def _desks(part: GatewaySlice, schemas: dict[str, Schema], root: Path, emit: Emi
 def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str]) -> dict[str, dict[str, ToolDesk]]:
     """Return the tool servers of each stage, by name. Each stage has sessions of its own."""
     declared = {server.name: server for server in part.servers}
-    known = tuple(secrets.values())
+    known = list(secrets.values())
     desks: dict[str, dict[str, ToolDesk]] = {}
     for stage in part.stages:
         desks[stage.stage] = {}
         for name, wanted in stage.tools.items():
             server = declared[name]
-            session = Session(server, opener(server, stage.stage, root, secrets, part.trust))
+            session = Session(server, opener(server, stage.stage, root, secrets, part.trust, known.append))
             desks[stage.stage][name] = ToolDesk(stage.stage, server, wanted, session, emit, known, stage.tool_rules)
     return desks
 

@@ -60,7 +60,7 @@ class ToolDesk(Front):
         rules: Sequence[ToolRule] = (),
     ) -> None:
         super().__init__(stage, emit)
-        self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, tuple(secrets)
+        self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, secrets
         self._info = info(f"casemate-{server.name}", f"{server.name}, behind Casemate")
         pins = {pin.name: pin for pin in server.pins}
         place = f"tool {server.name}"

@@ -142,8 +142,13 @@ def _unseen(rule: EgressSpec) -> Iterator[tuple[str, str, str]]:
         if not rule.inspect or rule.host.startswith("*"):
             message = "a secret is only put into inspected requests to one host that is named in full"
             yield "credential", message, "add inspect: true, and name the host"
-        if rule.credential.header.lower() in _FRAMING or rule.credential.header.lower().startswith("proxy-"):
+        if bad_header(rule.credential.header):
             yield "credential", f"{rule.credential.header} is no header for a secret", "use Authorization"
+
+
+def bad_header(name: str) -> bool:
+    """Whether a header says how a message is read or carried, so that no secret may stand in it."""
+    return name.lower() in _FRAMING or name.lower().startswith("proxy-")
 
 
 def twofold(subject: Subject) -> Iterator[Finding]:

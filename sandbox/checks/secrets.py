@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from policies.secret_rules import find_secrets
 from sandbox.checks.subject import Subject, every_rule
 from sandbox.findings import Finding, Path, did_you_mean
-from sandbox.workflow import Workflow, sink_destination
+from sandbox.workflow import Workflow, sink_destination, tool_destination
 
 _TELLING = re.compile(r"(KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL)", re.IGNORECASE)
 
@@ -59,7 +59,7 @@ def _uses(workflow: Workflow) -> Iterator[tuple[str, Path, tuple[str, str]]]:
             yield rule.credential.secret, (*place, "credential", "secret"), ("firewall", rule.host)
     for name, tool in workflow.tools.items():
         if tool.secret is not None:
-            yield tool.secret, ("tools", name, "secret"), ("gateway", tool.url or name)
+            yield tool.secret, ("tools", name, "secret"), ("gateway", tool_destination(name, tool))
     for name, output in workflow.outputs.items():
         if output.sink.secret is not None:
             yield output.sink.secret, ("outputs", name, "sink", "secret"), ("customs", sink_destination(output))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sandbox.agent_env import proxy_env
+from sandbox.checks.egress import bad_header
 from sandbox.checks.stages import WEAKENING
 from sandbox.checks.subject import Subject
+from sandbox.checks.tools import url_problems
 from sandbox.findings import Finding
 
 MAX_PORTS, EGRESS_PORT = 4, 3128
@@ -35,6 +37,19 @@ def secrets(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C027", f"{variable} is no place for a secret", *where)
 
 
+def logins(subject: Subject) -> Iterator[Finding]:
+    """C007, C039: who a remote server is told that we are."""
+    for name, tool in subject.workflow.tools.items():
+        for field in ("header", "oauth"):
+            if getattr(tool, field) is not None and (tool.url is None or tool.secret is None):
+                message = f"{field} is for a remote server with a secret"
+                yield subject.finding("CSM-C039", message, "tools", name, field)
+        if tool.header is not None and (tool.oauth is not None or bad_header(tool.header)):
+            yield subject.finding("CSM-C007", f"{tool.header} is no header for a secret", "tools", name, "header")
+        if tool.oauth is not None:
+            yield from url_problems(subject, tool.oauth.token_url, "tools", name, "oauth", "token_url")
+
+
 def ports(subject: Subject) -> Iterator[Finding]:
     """C007: `tcp` rules: those of an MCP server in a container, at most four, each with a port of its own."""
     for index, stage in enumerate(subject.workflow.stages):
@@ -52,4 +67,4 @@ def ports(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding("CSM-C007", message, "tools", name, "egress", position, "port")
 
 
-CHECKS = (elsewhere, secrets, ports)
+CHECKS = (elsewhere, secrets, logins, ports)

@@ -30,10 +30,11 @@ def declared(subject: Subject) -> Iterator[Finding]:
             message = f'"{name}" speaks {wanted}, not {tool.transport}'
             yield subject.finding("CSM-C039", message, "tools", name, "transport")
         if tool.url is not None:
-            yield from _url(subject, tool.url, name)
+            yield from url_problems(subject, tool.url, "tools", name, "url")
 
 
-def _url(subject: Subject, text: str, name: str) -> Iterator[Finding]:
+def url_problems(subject: Subject, text: str, *where: str) -> Iterator[Finding]:
+    """Yield what is wrong with the address of something that is spoken to over TLS."""
     try:
         url = urlsplit(text)
         plain = (
@@ -44,9 +45,9 @@ def _url(subject: Subject, text: str, name: str) -> Iterator[Finding]:
         valid = False
     if not valid:
         message = "a url reads https://host[:port]/path, without user, query or fragment"
-        yield subject.finding("CSM-C039", message, "tools", name, "url")
+        yield subject.finding("CSM-C039", message, *where)
     elif problem := host_problem(urlsplit(text).hostname or "", wildcard=False):
-        yield subject.finding(problem[0], problem[1], "tools", name, "url")
+        yield subject.finding(problem[0], problem[1], *where)
 
 
 def used(subject: Subject) -> Iterator[Finding]:

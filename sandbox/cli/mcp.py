@@ -21,7 +21,7 @@ def mcp() -> None:
 @click.option("--approve", multiple=True, metavar="SERVER.TOOL", help="Pin a tool, as one that only reads.")
 @as_json_option
 def audit(workflow: Path, approve: tuple[str, ...], as_json: bool) -> int:
-    """Start each server in its cell, and show every definition word for word. Exit 4 if a pinned one has changed."""
+    """Open each server, and show every definition word for word. Exit 4 if a pinned one has changed."""
     from sandbox.host import connect
     from sandbox.mcp_audit import approved, offers, render, risks
     from sandbox.mcp_contact import contact

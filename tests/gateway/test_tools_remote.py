@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.serve.servers.http import HttpPeer
+from gateway.serve.servers.login import Fixed
 from gateway.serve.servers.peer import MAX_MESSAGE, Peer
 from gateway.serve.servers.session import Patience
 from tests.gateway.hostile import TOKEN
@@ -53,7 +54,7 @@ def lab(pki: tuple[Path, ssl.SSLContext, ssl.SSLContext]) -> Lab:
             path = folder / "up.sock"
 
             async def open_peer() -> Peer:
-                return HttpPeer(URL, path, client, TOKEN)
+                return HttpPeer(URL, path, client, Fixed({"Authorization": f"Bearer {TOKEN}"}))
 
             async with remote(mode, path, server) as there:
                 agent = Agent(open_peer, QUICK)
@@ -144,7 +145,9 @@ def test_a_server_with_another_name_gets_nothing(pki: tuple[Path, ssl.SSLContext
 
     async def run() -> None:
         async def open_peer() -> Peer:
-            return HttpPeer("https://other.example/mcp", folder / "up.sock", client, TOKEN)
+            return HttpPeer(
+                "https://other.example/mcp", folder / "up.sock", client, Fixed({"Authorization": f"Bearer {TOKEN}"})
+            )
 
         async with remote("json", folder / "up.sock", server) as there:
             agent = Agent(open_peer, QUICK)

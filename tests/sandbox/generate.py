@@ -69,6 +69,10 @@ def workflow(random: Random) -> dict[str, Any]:
     name = f"generated-{random.randint(0, 999)}"
     if random.random() < 0.5:
         tools["tool-0"]["egress"].append({"host": "db.example.com", "port": 5432, "scheme": "tcp"})
+        for tool in tools.values():
+            if "url" in tool and "secret" in tool:
+                end = {"token_url": "https://login.example.com/token", "client_id": "us", "scopes": ["read"]}
+                tool |= random.choice([{"header": "X-Api-Key"}, {"oauth": end}])
         tools["tool-0"] |= {"secret": secret(), "secret_env": "DATABASE_PASSWORD", "run": ["serve"]}
     return {
         "casemate": 1,

@@ -18,10 +18,12 @@ from policies.slices import GatewaySlice
 
 async def contact(part: GatewaySlice, root: Path, secrets: Mapping[str, str]) -> None:
     """Write what each server offers to /buffer/<server>.json: `tools`, or why it `failed`."""
+    known = list(secrets.values())
     declared = {server.name: server for server in part.servers}
     for stage in part.stages:
         for name in sorted(stage.tools):
-            session = Session(declared[name], opener(declared[name], stage.stage, root, secrets, part.trust))
+            reach = opener(declared[name], stage.stage, root, secrets, part.trust, known.append)
+            session = Session(declared[name], reach)
             said: dict[str, Any]
             try:
                 said = {"tools": await session.tools()}
@@ -30,6 +32,6 @@ async def contact(part: GatewaySlice, root: Path, secrets: Mapping[str, str]) ->
             finally:
                 await session.close()
             data = msgspec.json.encode(said)
-            if any(secret.encode() in data for secret in secrets.values()):
+            if any(secret.encode() in data for secret in known):
                 data = msgspec.json.encode({"failed": "a definition of a tool holds a secret"})
             (root / "buffer" / f"{name}.json").write_bytes(data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import count
@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, question, read
+from gateway.serve.servers.login import Login
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, enveloped, question, read
+from gateway.serve.types import MODERN_VERSIONS
 
 NOTIFY_SECONDS = 10.0
 _SESSION = "mcp-session-id"
@@ -27,13 +29,13 @@ _SESSION = "mcp-session-id"
 class HttpPeer(Peer):
     """One session with a remote server."""
 
-    def __init__(self, url: str, tunnel: Path, context: ssl.SSLContext, token: str | None) -> None:
-        self._url, self._numbers, self.stale = url, count(1), False
+    def __init__(self, url: str, tunnel: Path, context: ssl.SSLContext, login: Login) -> None:
+        self._url, self._login, self._numbers = url, login, count(1)
+        self.stale, self._modern = False, False
         self._headers = {
             "Accept": "application/json, text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            **({"Authorization": f"Bearer {token}"} if token else {}),
         }
         transport = httpx.AsyncHTTPTransport(uds=str(tunnel), verify=context, retries=0)
         cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
@@ -41,17 +43,21 @@ class HttpPeer(Peer):
 
     def speak(self, version: str) -> None:
         """Say from now on which revision was agreed on."""
-        self._headers["MCP-Protocol-Version"] = version
+        self._headers["MCP-Protocol-Version"], self._modern = version, version in MODERN_VERSIONS
 
     async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
         """Ask, and read until the answer."""
-        number = next(self._numbers)
-        async with self._post(question(number, method, params), seconds) as response:
-            return await self._answer(response, number)
+        number, more = next(self._numbers), {}
+        if self._modern:
+            params, more = enveloped(params), {"Mcp-Method": method}
+            if method == "tools/call":
+                more["Mcp-Name"] = str(params["name"])
+        async with self._post(question(number, method, params), seconds, more) as response:
+            return await self._answer(response, number, met=method != "initialize")
 
     async def notify(self, method: str) -> None:
         """Tell."""
-        async with self._post(question(None, method, None), NOTIFY_SECONDS) as response:
+        async with self._post(question(None, method, None), NOTIFY_SECONDS, {}) as response:
             # Its body is not read: nothing was asked.
             if response.status_code not in (200, 202, 204):
                 raise ServerFailed(f"it answered a notification with status {response.status_code}")
@@ -61,27 +67,27 @@ class HttpPeer(Peer):
         await self._client.aclose()
 
     @asynccontextmanager
-    async def _post(self, data: bytes, seconds: float) -> AsyncIterator[httpx.Response]:
+    async def _post(self, data: bytes, seconds: float, more: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
         """Post; `seconds` are for everything up to the end of the block, however slowly a server drips."""
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._client.stream(
-                    "POST", self._url, content=data, headers=self._headers, timeout=seconds
-                ) as response,
-            ):
-                yield response
+            async with asyncio.timeout(seconds):
+                headers = {**self._headers, **await self._login.headers(), **more}
+                async with self._client.stream(
+                    "POST", self._url, content=data, headers=headers, timeout=seconds
+                ) as response:
+                    yield response
         except TimeoutError as error:
             raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
         except httpx.HTTPError as error:
             raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
 
-    async def _answer(self, response: httpx.Response, number: int) -> Answer:
-        if response.status_code != 200:
+    async def _answer(self, response: httpx.Response, number: int, *, met: bool) -> Answer:
+        if response.status_code != 200 and (met or response.status_code not in (400, 404)):
             raise ServerFailed(f"it answered with status {response.status_code}")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise ServerFailed("its answer is encoded")
-        self._remember(response.headers.get(_SESSION))
+        if response.status_code == 200:
+            self._remember(response.headers.get(_SESSION))
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == "text/event-stream":
             return await self._events(response, number)
@@ -90,6 +96,8 @@ class HttpPeer(Peer):
         said = read(await _bounded(response))
         if said.id != number or said.answer is None:
             raise ServerFailed("it answered another question")
+        if response.status_code != 200 and said.answer.result is not None:
+            raise ServerFailed(f"it answered with status {response.status_code}")
         return said.answer
 
     def _remember(self, session: str | None) -> None:

@@ -6,11 +6,13 @@ gigabytes, two readings of one message. Ids are ours, so an answer can only be t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
+from gateway.serve.types import META_CAPABILITIES, META_VERSION, METHOD_NOT_FOUND, MODERN_VERSIONS
 from policies.canonical import StrictJsonError, strict_loads
 
 MAX_MESSAGE = 8 * 1024 * 1024
@@ -18,7 +20,8 @@ MAX_MESSAGE = 8 * 1024 * 1024
 MAX_NOISE = 10_000
 MAX_NOISE_BYTES = 16 * 1024 * 1024
 """Messages that answer nothing, and their bytes, since the last answer, after which a server has failed."""
-METHOD_NOT_FOUND = -32601
+CLIENT = {"name": "casemate-gateway", "title": "Casemate gateway", "version": "0.1.0"}
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
 CHANGED = "notifications/tools/list_changed"
 
 
@@ -34,6 +37,10 @@ class Peer(Protocol):
     """Carries requests to one server. `stale`: it has said that its tools are others now."""
 
     stale: bool
+
+    def speak(self, version: str) -> None:
+        """Speak the revision that was agreed on from now on."""
+        ...
 
     async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
         """Ask, and return the answer; raise `ServerFailed`."""
@@ -114,6 +121,12 @@ class Noise:
     def end(self) -> None:
         """An answer has come."""
         self._messages, self._size = 0, 0
+
+
+def enveloped(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request of a revision without a handshake: each says who asks, and in which."""
+    meta = {META_VERSION: MODERN_VERSIONS[-1], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
+    return {**params, "_meta": meta}
 
 
 def question(number: int | None, method: str, params: dict[str, Any] | None) -> bytes:

@@ -1,6 +1,6 @@
 """One server of one stage: opened when it is first needed, asked for its tools, opened anew after a failure, sometimes.
 
-open       initialize, in a revision that we know; then every page of tools/list, with limits
+open       initialize, in a revision that we know, or do without; then every page of tools/list, with limits
 call       one request, with a time limit; at most `Patience.parallel` at once
 failure    the connection is dropped; the next call opens another one, `Patience.opened` in all
 """
@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from gateway.serve.servers.http import HttpPeer
-from gateway.serve.servers.peer import Answer, Peer, ServerFailed
+from gateway.serve.servers.login import login, tunnel
+from gateway.serve.servers.peer import CLIENT, Answer, Peer, ServerFailed
 from gateway.serve.servers.stdio import StdioPeer
-from gateway.serve.types import HANDSHAKE_VERSIONS
+from gateway.serve.types import (
+    HANDSHAKE_VERSIONS,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    MODERN_VERSIONS,
+    UNSUPPORTED_VERSION,
+)
 from policies.plan import Tool
-from policies.slices import tool_door
 
 MAX_PAGES = 20
 MAX_TOOLS = 500
-_CLIENT = {"name": "casemate-gateway", "title": "Casemate gateway", "version": "0.1.0"}
+_NO_HANDSHAKE = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST, INVALID_PARAMS, UNSUPPORTED_VERSION})
 
 Open = Callable[[], Awaitable[Peer]]
 
@@ -39,8 +46,18 @@ class Patience:
     parallel: int = 8
 
 
-def opener(server: Tool, stage: str, root: Path, secrets: Mapping[str, str], trust: Sequence[str]) -> Open:
-    """Return how a server is reached: the socket of its container's bridge, or its tunnel."""
+def opener(
+    server: Tool,
+    stage: str,
+    root: Path,
+    secrets: Mapping[str, str],
+    trust: Sequence[str],
+    learn: Callable[[str], None] = lambda _secret: None,
+) -> Open:
+    """Return how a server is reached: the socket of its container's bridge, or its tunnel.
+
+    `learn` is told of secrets that come up on the way.
+    """
 
     async def stdio() -> Peer:
         return await StdioPeer.open(root / "tools" / stage / server.name / "stdio.sock")
@@ -49,8 +66,7 @@ def opener(server: Tool, stage: str, root: Path, secrets: Mapping[str, str], tru
         context = ssl.create_default_context()
         if trust:
             context.load_verify_locations(cadata="".join(trust))
-        token = secrets[server.secret] if server.secret is not None else None
-        return HttpPeer(server.url or "", root / "doors" / tool_door(server.name) / "up.sock", context, token)
+        return HttpPeer(server.url or "", tunnel(server, root), context, login(server, root, context, secrets, learn))
 
     return stdio if server.url is None else remote
 
@@ -120,13 +136,15 @@ class Session:
             raise
 
     async def _greet(self, peer: Peer) -> None:
-        params = {"protocolVersion": HANDSHAKE_VERSIONS[-1], "capabilities": {}, "clientInfo": _CLIENT}
+        params = {"protocolVersion": HANDSHAKE_VERSIONS[-1], "capabilities": {}, "clientInfo": CLIENT}
         answer = await peer.request("initialize", params, self._patience.open_s)
+        if answer.result is None and answer.code in _NO_HANDSHAKE:
+            peer.speak(MODERN_VERSIONS[-1])  # if it does not speak that either, it will not list its tools
+            return
         version = (answer.result or {}).get("protocolVersion")
         if not isinstance(version, str) or version not in HANDSHAKE_VERSIONS:
             raise ServerFailed("it speaks no revision that is known here")
-        if isinstance(peer, HttpPeer):
-            peer.speak(version)
+        peer.speak(version)
         await peer.notify("notifications/initialized")
 
     async def _drop(self, peer: Peer) -> None:

@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, question, read
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, enveloped, question, read
+from gateway.serve.types import MODERN_VERSIONS
 
 CONNECT_SECONDS = 15.0
 SEND_SECONDS = 10.0
@@ -22,7 +23,7 @@ class StdioPeer(Peer):
         self._reader, self._writer, self._numbers = reader, writer, count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._failed: ServerFailed | None = None
-        self.stale = False
+        self.stale, self._modern = False, False
         self._task = asyncio.create_task(self._listen())
 
     @classmethod
@@ -37,6 +38,10 @@ class StdioPeer(Peer):
         except TimeoutError as error:
             raise ServerFailed("it does not start") from error
 
+    def speak(self, version: str) -> None:
+        """Speak the revision that was agreed on from now on."""
+        self._modern = version in MODERN_VERSIONS
+
     async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
         """Ask, and wait for the answer."""
         if self._failed is not None:
@@ -46,7 +51,7 @@ class StdioPeer(Peer):
         self._waiting[number] = answer
         try:
             async with asyncio.timeout(seconds):
-                await self._send(question(number, method, params))
+                await self._send(question(number, method, enveloped(params) if self._modern else params))
                 return await answer
         except TimeoutError as error:
             # Not awaited: one that does not answer may not read either.
