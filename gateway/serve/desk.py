@@ -9,27 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import structlog
-
 from gateway.schema import Problem, Schema
 from gateway.serve.admit import Denial, Used, admit
 from gateway.serve.buffer import Buffer, BufferBrokenError, Line
-from gateway.serve.envelope import read_message, refuse
+from gateway.serve.envelope import read_message
 from gateway.serve.front import Emit, Front
-from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
+from gateway.serve.replies import as_result, info
 from gateway.serve.tools import EMPTY_SCHEMA, FILE_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
-from gateway.serve.types import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    Head,
-    Message,
-    Refusal,
-    RefusedError,
-    Reply,
-)
-from gateway.start import told
+from gateway.serve.types import Head, Message, RefusedError, Reply
 from policies.errors import denial
 from policies.events import Attribute, EventLogError
 from policies.plan import Output
@@ -41,8 +28,6 @@ MAX_REPORTS = 100
 """Calls of noop and report_incomplete that are recorded."""
 MAX_FILES = 100
 """Files of records that one stage may propose."""
-
-_log = structlog.get_logger()
 
 
 class Ledger:
@@ -80,7 +65,7 @@ class Desk(Front):
         buffer: Buffer,
         emit: Emit,
     ) -> None:
-        super().__init__(stage, emit)
+        super().__init__(stage, emit, SERVER_INFO, INSTRUCTIONS)
         self._ledger, self._buffer = ledger, buffer
         self._outputs = {output.name: output for output in outputs}
         self._schemas = {name: schemas[name] for name in self._outputs}
@@ -106,39 +91,21 @@ class Desk(Front):
         except (EventLogError, BufferBrokenError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails here denies the request, with an event
-            _log.error("desk failed", stage=self._stage, **told(error))
-            number = message.id if message else None
-            hint = "try again once; then report_incomplete"
-            return self.refused(
-                Refusal(code="CSM-G019", denied="request", hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
-            )
+            return self._crashed(message, error)
 
     def _dispatch(self, message: Message) -> Reply:
-        if message.id is None:
-            if message.method in DROPPED:
-                return Reply(status=202)
-            self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
-        match message.method, message.modern:
-            case "initialize", False:
-                return _result(message, initialized(message.params, SERVER_INFO, INSTRUCTIONS))
-            case "ping", False:
-                return _result(message, {})
-            case "server/discover", True:
-                return _result(message, discovered(INSTRUCTIONS))
-            case "tools/list", modern:
-                if message.params.keys() - {"_meta"} and message.params.get("cursor") is not None:
-                    self._bad_params(message, "cursor", "there is one page; list without a cursor")
-                return _result(message, {"tools": self._tools, **(uncached() if modern else {})})
-            case "tools/call", _:
-                return _result(message, self._call(message))
+        if (reply := self._greeted(message)) is not None:
+            return reply
+        match message.method:
+            case "tools/list":
+                return self._page(message, "tools", self._tools)
+            case "tools/call":
+                return self._result(message, self._call(message))
             case _:
-                # Before 2026-07-28 a JSON-RPC error is a successful HTTP exchange; since then it has a status.
-                return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
+                return self._unknown(message)
 
     def _call(self, message: Message) -> dict[str, Any]:
-        name, arguments = message.params.get("name"), message.params.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
-            self._bad_params(message, "tools/call", "use name and arguments only; arguments is an object")
+        name, arguments = self._called(message)
         match name:
             case "noop" | "report_incomplete":
                 return self._report(name, arguments)
@@ -151,9 +118,7 @@ class Desk(Front):
             case str() if name in self._outputs:
                 return self._propose(name, arguments)
             case _:
-                status, denied = (400 if message.modern else 200), str(name)[:200]
-                hint = "call one of the allowed tools"
-                return refuse("CSM-G005", denied, hint, status, rpc=INVALID_PARAMS, id=message.id, allowed=self._names)
+                return self._not_given(message, name, self._names)
 
     def _report(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if problems := self._reason.problems(arguments):
@@ -229,7 +194,3 @@ def admit_problems(problems: Sequence[Problem]) -> Denial:
     """Return the denial of arguments that do not fit the schema of their tool."""
     where = ", ".join(f"{problem.pointer or '/'}: {problem.keyword}" for problem in problems)
     return Denial(code="CSM-G006", where=where, hint="correct the named fields and call again")
-
-
-def _result(message: Message, value: Mapping[str, Any]) -> Reply:
-    return result(message, value, SERVER_INFO)

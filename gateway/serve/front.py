@@ -1,13 +1,24 @@
-"""What every server at a stage's door has in common: one reply and, when something was stopped, one event."""
+"""What every server at a stage's door has in common: handshakes, one reply, one event where something was stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
+
+import structlog
 
 from gateway.serve.envelope import refuse
-from gateway.serve.replies import encode
-from gateway.serve.types import INVALID_PARAMS, Message, Refusal, Reply
+from gateway.serve.replies import CALL_PARAMS, DROPPED, discovered, encode, initialized, result, uncached
+from gateway.serve.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    Message,
+    Refusal,
+    Reply,
+)
+from gateway.start import told
 from policies.errors import denial
 from policies.events import Attribute
 from policies.vocabulary import EventName, Verdict
@@ -15,6 +26,8 @@ from policies.vocabulary import EventName, Verdict
 MAX_REFUSALS = 10_000
 """Refused requests of a stage after which its door closes: a flood must not make the event log unbounded."""
 _ATTRIBUTE: Final = {"CSM-G004": "mcp.method.name", "CSM-G005": "gen_ai.tool.name"}
+
+_log = structlog.get_logger()
 
 
 class Emit(Protocol):
@@ -35,8 +48,9 @@ class Emit(Protocol):
 class Front:
     """The side of a server that an agent meets. The caller says which stage by the socket; nothing in a message can."""
 
-    def __init__(self, stage: str, emit: Emit) -> None:
+    def __init__(self, stage: str, emit: Emit, about: Mapping[str, str], instructions: str) -> None:
         self._stage, self._emit = stage, emit
+        self._about, self._instructions = about, instructions
         self._refusals, self._closed = 0, False
 
     def refused(self, refusal: Refusal) -> Reply:
@@ -55,6 +69,51 @@ class Front:
         error = {"code": refusal.rpc, "message": f"{refusal.code}: {refusal.denied} refused", "data": data}
         return Reply(status=refusal.status, body=encode({"jsonrpc": "2.0", "id": refusal.id, "error": error}))
 
+    def _greeted(self, message: Message) -> Reply | None:
+        """Return the reply to what every server is asked alike; None for the rest, which is a request."""
+        if message.id is None:
+            if message.method in DROPPED:
+                return Reply(status=202)
+            self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
+        match message.method, message.modern:
+            case "initialize", False:
+                return self._result(message, initialized(message.params, self._about, self._instructions))
+            case "ping", False:
+                return self._result(message, {})
+            case "server/discover", True:
+                return self._result(message, discovered(self._instructions))
+            case _:
+                return None
+
+    def _result(self, message: Message, value: Mapping[str, Any]) -> Reply:
+        return result(message, value, self._about)
+
+    def _page(self, message: Message, key: str, items: list[Any]) -> Reply:
+        """Return the one page of a list."""
+        if message.params.get("cursor") is not None:
+            self._bad_params(message, "cursor", "there is one page; list without a cursor")
+        return self._result(message, {key: items, **(uncached() if message.modern else {})})
+
+    def _called(self, message: Message) -> tuple[str, dict[str, Any]]:
+        """Return name and arguments of a call."""
+        name, arguments = message.params.get("name"), message.params.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
+            self._bad_params(message, message.method, "use name and arguments only; arguments is an object")
+        return name, arguments
+
+    def _not_given(self, message: Message, name: str, allowed: tuple[str, ...]) -> NoReturn:
+        status = 400 if message.modern else 200
+        hint = "use one of the allowed"
+        refuse("CSM-G005", name[:200], hint, status, rpc=INVALID_PARAMS, id=message.id, allowed=allowed)
+
+    def _crashed(self, message: Message | None, error: Exception) -> Reply:
+        """Whatever fails denies the request, with an event."""
+        _log.error("desk failed", stage=self._stage, server=self._about["name"], **told(error))
+        number = message.id if message else None
+        hint = "try again once; then report_incomplete"
+        refusal = Refusal(code="CSM-G019", denied="request", hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
+        return self.refused(refusal)
+
     def _open(self) -> None:
         if self._closed:
             refuse("CSM-G011", "request", "this door is closed for the rest of the run", 403, quiet=True)
@@ -71,6 +130,10 @@ class Front:
             self._emit(
                 EventName.TOOL_CALLED, stage=self._stage, verdict=Verdict.DENY, rule="CSM-G011", reason=reason, attrs={}
             )
+
+    def _unknown(self, message: Message) -> Reply:
+        # Before 2026-07-28 a JSON-RPC error is a successful HTTP exchange; since then it has a status.
+        return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
 
     def _unknown_method(self, message: Message, *, rpc: int, status: int) -> Reply:
         hint = "this server has tools and nothing else"

@@ -14,11 +14,10 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.schema import Schema
-from gateway.serve.app import build
+from gateway.serve.app import App, build
 from gateway.serve.buffer import Buffer
 from gateway.serve.desk import Desk, Ledger
 from gateway.serve.front import Emit
@@ -173,7 +172,7 @@ def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str
     return desks
 
 
-def _server(app: FastAPI, http: type[H11Protocol]) -> _Server:
+def _server(app: App, http: type[H11Protocol]) -> _Server:
     config = uvicorn.Config(
         app,
         http=http,

@@ -11,29 +11,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from gateway.schema import Schema
-from gateway.serve.envelope import read_message, refuse
+from gateway.serve.envelope import read_message
 from gateway.serve.front import Emit, Front
 from gateway.serve.guards import outside
 from gateway.serve.pins import Found, compare
-from gateway.serve.replies import CALL_PARAMS, DROPPED, as_result, discovered, info, initialized, result, uncached
+from gateway.serve.replies import as_result, info
 from gateway.serve.results import Unusable, clean
 from gateway.serve.servers.peer import Answer, ServerFailed
 from gateway.serve.servers.session import Session
-from gateway.serve.types import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    Head,
-    Message,
-    Refusal,
-    RefusedError,
-    Reply,
-)
-from gateway.start import told
+from gateway.serve.types import INTERNAL_ERROR, Head, Message, Refusal, RefusedError, Reply
 from policies.errors import denial
 from policies.events import EventLogError
 from policies.plan import Pin, Tool, ToolRule
@@ -42,8 +29,6 @@ from policies.vocabulary import EventName, Verdict
 MAX_CALLS = 10_000
 """Calls of one server by one stage."""
 INSTRUCTIONS = "These tools only read. What is to be changed is proposed at the server `writes`."
-
-_log = structlog.get_logger()
 
 
 class ToolDesk(Front):
@@ -59,9 +44,8 @@ class ToolDesk(Front):
         secrets: Sequence[str],
         rules: Sequence[ToolRule] = (),
     ) -> None:
-        super().__init__(stage, emit)
+        super().__init__(stage, emit, info(f"casemate-{server.name}", f"{server.name}, behind Casemate"), INSTRUCTIONS)
         self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, secrets
-        self._info = info(f"casemate-{server.name}", f"{server.name}, behind Casemate")
         pins = {pin.name: pin for pin in server.pins}
         place = f"tool {server.name}"
         self._inputs = {n: Schema(pins[n].definition["inputSchema"], place) for n in wanted if n in pins}
@@ -90,34 +74,18 @@ class ToolDesk(Front):
         except EventLogError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails here denies the request, with an event
-            _log.error("tool desk failed", stage=self._stage, server=self._server.name, **told(error))
-            number = message.id if message else None
-            hint = "try again once; then report_incomplete"
-            return self.refused(
-                Refusal(code="CSM-G019", denied="request", hint=hint, status=200, rpc=INTERNAL_ERROR, id=number)
-            )
+            return self._crashed(message, error)
 
     async def _dispatch(self, message: Message) -> Reply:
-        if message.id is None:
-            if message.method in DROPPED:
-                return Reply(status=202)
-            self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
-        match message.method, message.modern:
-            case "initialize", False:
-                return self._result(message, initialized(message.params, self._info, INSTRUCTIONS))
-            case "ping", False:
-                return self._result(message, {})
-            case "server/discover", True:
-                return self._result(message, discovered(INSTRUCTIONS))
-            case "tools/list", modern:
-                if message.params.keys() - {"_meta"} and message.params.get("cursor") is not None:
-                    self._bad_params(message, "cursor", "there is one page; list without a cursor")
-                tools = [pin.definition for pin in (await self._tools())[0].values()]
-                return self._result(message, {"tools": tools, **(uncached() if modern else {})})
-            case "tools/call", _:
+        if (reply := self._greeted(message)) is not None:
+            return reply
+        match message.method:
+            case "tools/list":
+                return self._page(message, "tools", [pin.definition for pin in (await self._tools())[0].values()])
+            case "tools/call":
                 return self._result(message, await self._call(message))
             case _:
-                return self._unknown_method(message, rpc=METHOD_NOT_FOUND, status=404 if message.modern else 200)
+                return self._unknown(message)
 
     async def _tools(self) -> tuple[Mapping[str, Pin], list[dict[str, Any]]]:
         """Return the tools that are there and are what was approved, and the list that was compared.
@@ -143,15 +111,10 @@ class ToolDesk(Front):
         return found.tools, live
 
     async def _call(self, message: Message) -> dict[str, Any]:
-        name, arguments = message.params.get("name"), message.params.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict) or message.params.keys() - CALL_PARAMS:
-            return self._bad_params(message, "tools/call", "use name and arguments only; arguments is an object")
+        name, arguments = self._called(message)
         tools, live = await self._tools()
         if name not in tools:
-            status = 400 if message.modern else 200
-            hint = "call one of the allowed tools"
-            allowed = tuple(tools)
-            refuse("CSM-G005", str(name)[:200], hint, status, rpc=INVALID_PARAMS, id=message.id, allowed=allowed)
+            self._not_given(message, name, tuple(tools))
         if problems := self._inputs[name].problems(arguments):
             where = ", ".join(f"{problem.pointer or '/'}: {problem.keyword}" for problem in problems)
             return self._stopped(name, "CSM-G006", where, "correct the named fields and call again")
@@ -216,6 +179,3 @@ class ToolDesk(Front):
         attrs = {"casemate.server": self._server.name, "gen_ai.tool.name": tool}
         more = {"casemate.duration_ms": int((time.monotonic() - began) * 1000)} if began is not None else {}
         self._emit(event, stage=self._stage, verdict=verdict, rule=code, reason=reason, attrs={**attrs, **more})
-
-    def _result(self, message: Message, value: Mapping[str, Any]) -> Reply:
-        return result(message, value, self._info)
