@@ -15,6 +15,7 @@ import structlog
 from gateway.serve.buffer import BufferBrokenError
 from gateway.serve.desk import Desk
 from gateway.serve.envelope import MAX_BODY, WRITES, check_head, refuse, route, too_large
+from gateway.serve.stream import Event, Send, Stream
 from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Head, Refusal, RefusedError, Reply
 from gateway.start import told
@@ -26,9 +27,7 @@ BODY_SECONDS = 30.0
 _log = structlog.get_logger()
 
 Fatal = Callable[[BaseException], None]
-Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
@@ -48,14 +47,15 @@ def build(desk: Desk, authorities: frozenset[str], fatal: Fatal, tools: Mapping[
     turn = asyncio.Lock()
 
     async def serve(scope: Event, receive: Receive, send: Send) -> None:
-        await _send(send, await answer(scope, receive))
+        stream = Stream(send)
+        await stream.end(await answer(scope, receive, stream))
 
-    async def answer(scope: Event, receive: Receive) -> Reply:
+    async def answer(scope: Event, receive: Receive, stream: Stream) -> Reply:
         try:
             target, head, body = await _read(scope, receive, authorities, servers)
             server = servers[target]
             if isinstance(server, ToolDesk):
-                return await server.answer(head, body)
+                return await server.answer(head, body, stream.open() if head.streams else None)
             async with turn:
                 return server.answer(head, body)
         except RefusedError as refused:
@@ -117,15 +117,3 @@ async def _body(receive: Receive) -> bytes:
                     return b"".join(chunks)
     except TimeoutError:
         refuse("CSM-G001", "body", "send the body at once", 408)
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    headers = [(b"cache-control", b"no-store"), (b"content-length", b"%d" % len(reply.body))]
-    if reply.body:
-        headers.append((b"content-type", b"application/json"))
-    if reply.close:
-        headers.append((b"connection", b"close"))
-    if reply.allow:
-        headers.append((b"allow", reply.allow.encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

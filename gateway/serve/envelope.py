@@ -19,6 +19,7 @@ from gateway.serve.types import (
     META_CAPABILITIES,
     META_VERSION,
     MODERN_VERSIONS,
+    NAMED,
     PARSE_ERROR,
     UNSUPPORTED_VERSION,
     Head,
@@ -96,6 +97,7 @@ def check_head(
         version=_version(fields.get("mcp-protocol-version")),
         method=fields.get("mcp-method"),
         name=fields.get("mcp-name"),
+        streams="text/event-stream" in fields.get("accept", ""),
     )
 
 
@@ -174,7 +176,7 @@ def _check_era(head: Head, method: str, params: dict[str, Json], number: RpcId) 
         hint = f"put {META_VERSION} and {META_CAPABILITIES} into params._meta"
         refuse("CSM-G001", "_meta", hint, 400, rpc=INVALID_PARAMS, id=number)
     stated = meta.get(META_VERSION)
-    named = params.get("name") if method == "tools/call" else None
+    named = params.get(NAMED[method]) if method in NAMED else None
     differs = (
         (stated is not None and stated != head.version)
         or (head.method != method and (head.method is not None or (head.modern and number is not None)))

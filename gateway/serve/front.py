@@ -51,6 +51,7 @@ class Front:
     def __init__(self, stage: str, emit: Emit, about: Mapping[str, str], instructions: str) -> None:
         self._stage, self._emit = stage, emit
         self._about, self._instructions = about, instructions
+        self._offers: dict[str, dict[str, bool]] = {"tools": {"listChanged": False}}
         self._refusals, self._closed = 0, False
 
     def refused(self, refusal: Refusal) -> Reply:
@@ -77,11 +78,11 @@ class Front:
             self._unknown_method(message, rpc=INVALID_REQUEST, status=400)
         match message.method, message.modern:
             case "initialize", False:
-                return self._result(message, initialized(message.params, self._about, self._instructions))
+                return self._result(message, initialized(message.params, self._about, self._instructions, self._offers))
             case "ping", False:
                 return self._result(message, {})
             case "server/discover", True:
-                return self._result(message, discovered(self._instructions))
+                return self._result(message, discovered(self._instructions, self._offers))
             case _:
                 return None
 

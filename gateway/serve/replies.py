@@ -10,7 +10,6 @@ import msgspec
 
 from gateway.serve.types import HANDSHAKE_VERSIONS, META_SERVER, MODERN_VERSIONS, Message, Reply
 
-CAPABILITIES: Final = {"tools": {"listChanged": False}}
 DROPPED: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
 """Notifications that honest clients send, and that change nothing here."""
 CALL_PARAMS: Final = frozenset({"name", "arguments", "_meta"})
@@ -21,17 +20,19 @@ def info(name: str, title: str) -> dict[str, str]:
     return {"name": name, "title": title, "version": "0.1.0"}
 
 
-def initialized(params: Mapping[str, Any], server: Mapping[str, str], instructions: str) -> dict[str, Any]:
+def initialized(
+    params: Mapping[str, Any], server: Mapping[str, str], instructions: str, capabilities: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the result of `initialize`, in the revision that was asked for where it is known."""
     asked = params.get("protocolVersion")
     version = asked if asked in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
-    about = {"capabilities": CAPABILITIES, "serverInfo": dict(server), "instructions": instructions}
+    about = {"capabilities": dict(capabilities), "serverInfo": dict(server), "instructions": instructions}
     return {"protocolVersion": version, **about}
 
 
-def discovered(instructions: str) -> dict[str, Any]:
+def discovered(instructions: str, capabilities: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result of `server/discover`."""
-    found = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": CAPABILITIES}
+    found = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": dict(capabilities)}
     return {**found, "instructions": instructions, **uncached()}
 
 

@@ -69,7 +69,7 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
     content = result.get("content", [])
     if not isinstance(content, list):
         raise Unusable("its content is no list")
-    washer = _Washer(secrets)
+    washer = Washer(secrets)
     structured = result.get("structuredContent")
     if output is not None and result.get("isError") is not True:
         if not isinstance(structured, dict) or output.problems(structured):
@@ -116,11 +116,14 @@ def _known(part: Json) -> dict[str, Json]:
     return {key: value for key, value in part.items() if key == "type" or key in _FIELDS[kind]}
 
 
-class _Washer:
+class Washer:
+    """Takes hidden characters and our own secrets out of texts, and counts them."""
+
     def __init__(self, secrets: Sequence[str]) -> None:
         self._values, self.hidden, self.secrets = [value for value in secrets if value], 0, 0
 
     def wash(self, value: Json) -> Json:
+        """Return `value` with every text in it washed."""
         match value:
             case str():
                 return self._text(value)

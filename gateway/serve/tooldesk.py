@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.schema import Schema
-from gateway.serve.envelope import read_message
+from gateway.serve.envelope import MAX_ID, read_message
 from gateway.serve.front import Emit, Front
 from gateway.serve.guards import outside
+from gateway.serve.notes import LEVELS, Notes, Tell
 from gateway.serve.pins import Found, compare
 from gateway.serve.replies import as_result, info
 from gateway.serve.results import Unusable, clean
 from gateway.serve.servers.peer import Answer, ServerFailed
 from gateway.serve.servers.session import Session
-from gateway.serve.types import INTERNAL_ERROR, Head, Message, Refusal, RefusedError, Reply
+from gateway.serve.types import INTERNAL_ERROR, META_LEVEL, Head, Message, Refusal, RefusedError, Reply
 from policies.errors import denial
 from policies.events import EventLogError
 from policies.plan import Pin, Tool, ToolRule
@@ -45,6 +46,7 @@ class ToolDesk(Front):
         rules: Sequence[ToolRule] = (),
     ) -> None:
         super().__init__(stage, emit, info(f"casemate-{server.name}", f"{server.name}, behind Casemate"), INSTRUCTIONS)
+        self._offers["logging"] = {}
         self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, secrets
         pins = {pin.name: pin for pin in server.pins}
         place = f"tool {server.name}"
@@ -59,14 +61,15 @@ class ToolDesk(Front):
         self._said: set[str] = set()
         self._rules = {rule.tool: rule for rule in rules if rule.server == server.name}
         self._calls: Counter[str] = Counter()
+        self._level: int | None = None
 
-    async def answer(self, head: Head, body: bytes) -> Reply:
-        """Return the reply to one POST. Raises only what must end the process (event log broken)."""
+    async def answer(self, head: Head, body: bytes, tell: Tell | None = None) -> Reply:
+        """Return the reply to one POST; `tell` is for what is said before it. Raises only what must end the process."""
         message: Message | None = None
         try:
             self._open()
             message = read_message(head, body)
-            return await self._dispatch(message)
+            return await self._dispatch(message, tell)
         except RefusedError as refused:
             return self.refused(refused.refusal)
         except ServerFailed as failed:
@@ -76,14 +79,16 @@ class ToolDesk(Front):
         except Exception as error:  # noqa: BLE001 - whatever fails here denies the request, with an event
             return self._crashed(message, error)
 
-    async def _dispatch(self, message: Message) -> Reply:
+    async def _dispatch(self, message: Message, tell: Tell | None) -> Reply:
         if (reply := self._greeted(message)) is not None:
             return reply
         match message.method:
             case "tools/list":
                 return self._page(message, "tools", [pin.definition for pin in (await self._tools())[0].values()])
             case "tools/call":
-                return self._result(message, await self._call(message))
+                return self._result(message, await self._call(message, self._notes(message, tell)))
+            case "logging/setLevel" if not message.modern:
+                return self._result(message, await self._set_level(message))
             case _:
                 return self._unknown(message)
 
@@ -110,7 +115,27 @@ class ToolDesk(Front):
                 )
         return found.tools, live
 
-    async def _call(self, message: Message) -> dict[str, Any]:
+    async def _set_level(self, message: Message) -> dict[str, Any]:
+        level = message.params.get("level")
+        if level not in LEVELS:
+            self._bad_params(message, "level", f"one of {', '.join(LEVELS)}")
+        self._level = LEVELS.index(level)
+        await self._session.level(level)
+        return {}
+
+    def _notes(self, message: Message, tell: Tell | None) -> Notes | None:
+        """Return what hears the server while it works on a call; None when the agent would not hear of it."""
+        meta = message.params.get("_meta", {})
+        if tell is None or not isinstance(meta, dict):
+            return None
+        token = meta.get("progressToken")
+        asked = meta.get(META_LEVEL)
+        level = (LEVELS.index(asked) if asked in LEVELS else None) if message.modern else self._level
+        valid = isinstance(token, str | int) and not isinstance(token, bool) and len(str(token)) <= MAX_ID
+        notes = Notes(tell, token if valid else None, level, self._secrets)
+        return notes if notes.wanted else None
+
+    async def _call(self, message: Message, notes: Notes | None) -> dict[str, Any]:
         name, arguments = self._called(message)
         tools, live = await self._tools()
         if name not in tools:
@@ -129,7 +154,7 @@ class ToolDesk(Front):
         self._tell(EventName.TOOL_CALLED, name, None, None, Verdict.ALLOW)
         began = time.monotonic()
         try:
-            answer = await self._session.call(name, arguments, live)
+            answer = await self._session.call(name, arguments, live, notes.take if notes is not None else None)
             reply = self._judged(name, answer, began)
         except (ServerFailed, Unusable) as error:
             reason = error.reason if isinstance(error, ServerFailed) else str(error)

@@ -12,7 +12,11 @@ MODERN_VERSIONS: Final = ("2026-07-28",)
 
 META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
+
+NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+"""What of a request the header Mcp-Name repeats."""
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -32,6 +36,8 @@ class Head:
     version: str | None
     method: str | None
     name: str | None
+    streams: bool = False
+    """Whether the client takes a stream of events for an answer."""
 
     @property
     def modern(self) -> bool:

@@ -164,6 +164,43 @@ def honest(_: Server, number: int, params: dict[str, Any]) -> None:
         answer(number, text(f"{params['name']}: {params['arguments'].get('q', '')}"))
 
 
+def noted(_: Server, number: int, params: dict[str, Any]) -> None:
+    """Progress and log messages of each kind, with what may not pass; then the answer."""
+    token = params.get("_meta", {}).get("progressToken")
+    for step in (1, 2, 2, 1, "3", 3):
+        progress(token, step, message=f"step {step}\u202e of {TOKEN}\r\n\r\ndata: forged")
+    progress("other", 50)
+    progress(number + 1, 60)
+    for level in ("debug", "error", "shouting"):
+        log(level=level, logger="me", data={"said": f"{level}\u200b {TOKEN}"}, more="x")
+    log(level="error")
+    log(level="error", data="z" * 100_000)
+    honest(_, number, params)
+
+
+def chatters(_: Server, number: int, params: dict[str, Any]) -> None:
+    """More than anybody reads, and then the answer."""
+    token = params.get("_meta", {}).get("progressToken")
+    for step in range(4000):
+        progress(token, step)
+        log(level="error", data=str(step))
+    honest(_, number, params)
+
+
+def slow(_: Server, number: int, params: dict[str, Any]) -> None:
+    time.sleep(1)
+    honest(_, number, params)
+
+
+def progress(token: Any, step: Any, **more: Any) -> None:
+    params = {"progressToken": token, "progress": step, "total": 100, **more}
+    say({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+
+
+def log(**params: Any) -> None:
+    say({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+
+
 def endless_line(server: Server, number: int, _params: dict[str, Any]) -> None:
     """Much without an end of line, and the count of what was taken."""
     raw(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":"' % number)
@@ -262,6 +299,7 @@ CALLS: dict[str, Callable[[Server, int, dict[str, Any]], None]] = {
     "endless-line": endless_line, "flood": flood, "deaf": deaf, "asks": asks, "other-ids": other_ids,
     "answers-twice": twice, "echo": echo, "injected": injected, "exit-call": leave, "rug": rug,
     "announced": announced, "large": large, "huge": huge, "deep": deep, "hang-call": hangs,
+    "noted": noted, "chatters": chatters, "slow": slow,
     "nan": says(b'{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":NaN}}'),
     "batch": says(b'[{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}]'),
     "both": says(b'{"jsonrpc":"2.0","id":ID,"result":{},"error":{"code":1,"message":"x"}}'),

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.serve.notes import Tell
 from gateway.serve.servers.session import Open, Patience, Session
 from gateway.serve.servers.stdio import StdioPeer
 from gateway.serve.tooldesk import ToolDesk
@@ -67,9 +68,9 @@ class Agent:
         """Call a tool; return the JSON-RPC answer."""
         return await self.send(call(name, {} if q is None else {"q": q}))
 
-    async def send(self, body: bytes) -> dict[str, Any]:
-        """Send a body; return the decoded answer."""
-        answer: dict[str, Any] = json.loads((await self.desk.answer(HEAD, body)).body)
+    async def send(self, body: bytes, tell: Tell | None = None) -> dict[str, Any]:
+        """Send a body; return the decoded answer. `tell` hears what comes before it."""
+        answer: dict[str, Any] = json.loads((await self.desk.answer(HEAD, body, tell)).body)
         return answer
 
     async def tools(self) -> list[str]:

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 
 from gateway.serve.servers.login import Login
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, enveloped, question, read
-from gateway.serve.types import MODERN_VERSIONS
+from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Note, Peer, ServerFailed, enveloped, question, read
+from gateway.serve.types import MODERN_VERSIONS, NAMED
 
 NOTIFY_SECONDS = 10.0
 _SESSION = "mcp-session-id"
@@ -45,15 +45,16 @@ class HttpPeer(Peer):
         """Say from now on which revision was agreed on."""
         self._headers["MCP-Protocol-Version"], self._modern = version, version in MODERN_VERSIONS
 
-    async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
+    async def request(self, method: str, params: dict[str, Any], seconds: float, note: Note | None = None) -> Answer:
         """Ask, and read until the answer."""
         number, more = next(self._numbers), {}
         if self._modern:
             params, more = enveloped(params), {"Mcp-Method": method}
-            if method == "tools/call":
-                more["Mcp-Name"] = str(params["name"])
-        async with self._post(question(number, method, params), seconds, more) as response:
-            return await self._answer(response, number, met=method != "initialize")
+            if method in NAMED:
+                more["Mcp-Name"] = str(params[NAMED[method]])
+        asked = question(number, method, params, progress=note is not None)
+        async with self._post(asked, seconds, more) as response:
+            return await self._answer(response, number, note, met=method != "initialize")
 
     async def notify(self, method: str) -> None:
         """Tell."""
@@ -81,7 +82,7 @@ class HttpPeer(Peer):
         except httpx.HTTPError as error:
             raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
 
-    async def _answer(self, response: httpx.Response, number: int, *, met: bool) -> Answer:
+    async def _answer(self, response: httpx.Response, number: int, note: Note | None, *, met: bool) -> Answer:
         if response.status_code != 200 and (met or response.status_code not in (400, 404)):
             raise ServerFailed(f"it answered with status {response.status_code}")
         if response.headers.get("content-encoding", "identity") != "identity":
@@ -90,7 +91,7 @@ class HttpPeer(Peer):
             self._remember(response.headers.get(_SESSION))
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == "text/event-stream":
-            return await self._events(response, number)
+            return await self._events(response, number, note)
         if kind != "application/json":
             raise ServerFailed("its answer is neither JSON nor a stream of events")
         said = read(await _bounded(response))
@@ -107,7 +108,7 @@ class HttpPeer(Peer):
             raise ServerFailed("its session id is malformed")
         self._headers[_SESSION] = session
 
-    async def _events(self, response: httpx.Response, number: int) -> Answer:
+    async def _events(self, response: httpx.Response, number: int, note: Note | None) -> Answer:
         """Read events until the answer; what else is in the stream is noise, and asks nothing of us."""
         noise = Noise()
         async for event in _events(response):
@@ -116,6 +117,8 @@ class HttpPeer(Peer):
                 return said.answer
             self.stale = self.stale or said.stale
             noise.more(len(event))
+            if note is not None and said.note is not None and said.hearer((number,)) is not None:
+                note(*said.note)
         raise ServerFailed("its stream ended before the answer")
 
 

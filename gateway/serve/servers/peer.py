@@ -6,7 +6,7 @@ gigabytes, two readings of one message. Ids are ours, so an answer can only be t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,12 @@ MAX_NOISE_BYTES = 16 * 1024 * 1024
 CLIENT = {"name": "casemate-gateway", "title": "Casemate gateway", "version": "0.1.0"}
 META_CLIENT = "io.modelcontextprotocol/clientInfo"
 CHANGED = "notifications/tools/list_changed"
+LOG = "notifications/message"
+NOTES = frozenset({"notifications/progress", LOG})
+
+
+Note = Callable[[str, dict[str, Any]], None]
+"""Hears the notifications that belong to one request: method and parameters."""
 
 
 class ServerFailed(Exception):  # noqa: N818 - the word for it
@@ -42,8 +48,8 @@ class Peer(Protocol):
         """Speak the revision that was agreed on from now on."""
         ...
 
-    async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
-        """Ask, and return the answer; raise `ServerFailed`."""
+    async def request(self, method: str, params: dict[str, Any], seconds: float, note: Note | None = None) -> Answer:
+        """Ask, and return the answer; raise `ServerFailed`. `note` hears what is said meanwhile."""
         ...
 
     async def notify(self, method: str) -> None:
@@ -68,13 +74,25 @@ class Answer:
 class Said:
     """What a message of a server is: an answer to our question `id`, a question to be refused, or noise.
 
-    `stale` is noise that says that the server's tools have changed.
+    `stale` is noise that says that the server's tools have changed; `note` noise about one of our questions.
     """
 
     id: int | None = None
     answer: Answer | None = None
     refuse: bytes | None = None
     stale: bool = False
+    note: tuple[str, dict[str, Any]] | None = None
+
+    def hearer(self, questions: Iterable[int]) -> int | None:
+        """Return which of the open questions a note is for. Progress says so: its token is our id. A log message does
+        not, and is for the question that has waited longest."""
+        if self.note is None:
+            return None
+        method, params = self.note
+        if method == LOG:
+            return next(iter(questions), None)
+        token = params.get("progressToken")
+        return next((q for q in questions if type(token) is int and token == q), None)
 
 
 def read(data: bytes) -> Said:
@@ -88,7 +106,9 @@ def read(data: bytes) -> Said:
     if "method" in value:
         number = value.get("id")
         if isinstance(number, bool) or not isinstance(number, int | str):
-            return Said(stale=value["method"] == CHANGED)
+            method, params = value["method"], value.get("params")
+            noted = isinstance(method, str) and method in NOTES and isinstance(params, dict)
+            return Said(stale=method == CHANGED, note=(str(method), params) if noted else None)  # type: ignore[arg-type]
         refusal = {"code": METHOD_NOT_FOUND, "message": "not offered"}
         return Said(refuse=msgspec.json.encode({"jsonrpc": "2.0", "id": number, "error": refusal}))
     number = value.get("id")
@@ -129,8 +149,11 @@ def enveloped(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, "_meta": meta}
 
 
-def question(number: int | None, method: str, params: dict[str, Any] | None) -> bytes:
-    """Return a request, or without a number a notification."""
+def question(number: int | None, method: str, params: dict[str, Any] | None, *, progress: bool = False) -> bytes:
+    """Return a request, or without a number a notification; `progress` asks for it under our own number."""
+    if progress:
+        params = params or {}
+        params = {**params, "_meta": {**params.get("_meta", {}), "progressToken": number}}
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if number is not None:
         message["id"] = number

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.serve.servers.http import HttpPeer
 from gateway.serve.servers.login import login, tunnel
-from gateway.serve.servers.peer import CLIENT, Answer, Peer, ServerFailed
+from gateway.serve.servers.peer import CLIENT, Answer, Note, Peer, ServerFailed
 from gateway.serve.servers.stdio import StdioPeer
 from gateway.serve.types import (
     HANDSHAKE_VERSIONS,
@@ -78,7 +78,8 @@ class Session:
         self._server, self._open_peer, self._patience = server, open_peer, patience
         self._peer: Peer | None = None
         self._tools: list[dict[str, Any]] = []
-        self._opened = 0
+        self._opened, self._logs = 0, False
+        self._level: str | None = None
         self._lock, self._slots = asyncio.Lock(), asyncio.Semaphore(patience.parallel)
 
     async def tools(self) -> list[dict[str, Any]]:
@@ -86,18 +87,49 @@ class Session:
         await self._ready()
         return self._tools
 
-    async def call(self, name: str, arguments: Mapping[str, Any], tools: list[dict[str, Any]]) -> Answer:
-        """Call a tool of the server that had `tools`, and of no other: a definition is judged before it is used."""
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], tools: list[dict[str, Any]], note: Note | None = None
+    ) -> Answer:
+        """Call a tool of the server that had `tools`, and of no other: a definition is judged before it is used.
+
+        `note` hears what the server says of itself meanwhile.
+        """
+        return await self._ask("tools/call", {"name": name, "arguments": dict(arguments)}, note, tools)
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Answer:
+        """Ask for something that has no definition: a resource, a prompt."""
+        return await self._ask(method, params)
+
+    async def level(self, level: str) -> None:
+        """Say how much of its log is wanted, now and whenever the server is opened anew, if it has one."""
+        self._level = level
+        peer = await self._ready()
+        try:
+            await self._set_level(peer)
+        except Exception:
+            await self._drop(peer)
+            raise
+
+    async def _ask(
+        self,
+        method: str,
+        params: dict[str, Any],
+        note: Note | None = None,
+        tools: list[dict[str, Any]] | None = None,
+    ) -> Answer:
         async with self._slots:
             peer = await self._ready()
-            if self._tools is not tools:
+            if tools is not None and self._tools is not tools:
                 raise ServerFailed("it was started anew, and may have other tools")
             try:
-                params = {"name": name, "arguments": dict(arguments)}
-                return await peer.request("tools/call", params, self._patience.call_s)
+                return await peer.request(method, params, self._patience.call_s, note)
             except Exception:
                 await self._drop(peer)
                 raise
+
+    async def _set_level(self, peer: Peer) -> None:
+        if self._level is not None and self._logs:
+            await peer.request("logging/setLevel", {"level": self._level}, self._patience.open_s)
 
     async def close(self) -> None:
         """End the connection, if there is one."""
@@ -146,6 +178,9 @@ class Session:
             raise ServerFailed("it speaks no revision that is known here")
         peer.speak(version)
         await peer.notify("notifications/initialized")
+        offered = (answer.result or {}).get("capabilities")
+        self._logs = isinstance(offered, dict) and isinstance(offered.get("logging"), dict)
+        await self._set_level(peer)
 
     async def _drop(self, peer: Peer) -> None:
         async with self._lock:

@@ -8,7 +8,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Peer, ServerFailed, enveloped, question, read
+from gateway.serve.servers.peer import (
+    MAX_MESSAGE,
+    Answer,
+    Noise,
+    Note,
+    Peer,
+    Said,
+    ServerFailed,
+    enveloped,
+    question,
+    read,
+)
 from gateway.serve.types import MODERN_VERSIONS
 
 CONNECT_SECONDS = 15.0
@@ -22,6 +33,7 @@ class StdioPeer(Peer):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer, self._numbers = reader, writer, count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._notes: dict[int, Note] = {}
         self._failed: ServerFailed | None = None
         self.stale, self._modern = False, False
         self._task = asyncio.create_task(self._listen())
@@ -42,16 +54,19 @@ class StdioPeer(Peer):
         """Speak the revision that was agreed on from now on."""
         self._modern = version in MODERN_VERSIONS
 
-    async def request(self, method: str, params: dict[str, Any], seconds: float) -> Answer:
+    async def request(self, method: str, params: dict[str, Any], seconds: float, note: Note | None = None) -> Answer:
         """Ask, and wait for the answer."""
         if self._failed is not None:
             raise self._failed
         number = next(self._numbers)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
+        if note is not None:
+            self._notes[number] = note
         try:
             async with asyncio.timeout(seconds):
-                await self._send(question(number, method, enveloped(params) if self._modern else params))
+                asked = enveloped(params) if self._modern else params
+                await self._send(question(number, method, asked, progress=note is not None))
                 return await answer
         except TimeoutError as error:
             # Not awaited: one that does not answer may not read either.
@@ -59,6 +74,7 @@ class StdioPeer(Peer):
             raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
         finally:
             self._waiting.pop(number, None)
+            self._notes.pop(number, None)
 
     async def notify(self, method: str) -> None:
         """Tell."""
@@ -95,6 +111,7 @@ class StdioPeer(Peer):
                     continue
                 self.stale = self.stale or said.stale
                 noise.more(len(line))
+                self._hear(said)
                 if said.refuse is not None:
                     await self._send(said.refuse)
                 await asyncio.sleep(0)  # a flood takes turns with everybody else
@@ -108,6 +125,11 @@ class StdioPeer(Peer):
             self._fail(ServerFailed("it said something that cannot be read"))
         finally:
             self._writer.close()
+
+    def _hear(self, said: Said) -> None:
+        number = said.hearer(self._notes)
+        if said.note is not None and number is not None:
+            self._notes[number](*said.note)
 
     def _fail(self, failed: ServerFailed) -> None:
         self._failed = self._failed or failed
