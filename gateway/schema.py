@@ -40,9 +40,13 @@ class Schema:
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise CasemateError("CSM-C017", f"schema refused: {str(error).splitlines()[0]}", place=place) from error
 
+    def fits(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether `record` fits."""
+        return bool(self._validator.is_valid(record))
+
     def problems(self, record: Mapping[str, Any]) -> list[Problem]:
         """Return up to `MAX_PROBLEMS` places at which `record` does not fit; empty when it fits."""
-        if self._validator.is_valid(record):
+        if self.fits(record):
             return []
         found: list[Problem] = []
         for error in self._validator.iter_errors(record):

@@ -126,6 +126,11 @@ CODES: dict[str, str] = {
     "CSM-W008": "batch rejected because of another record",
     "CSM-W009": "a check failed to run; rejected",
     "CSM-W010": "sink cannot be written",
+    "CSM-W011": "hidden or deceiving characters",
+    "CSM-W012": "link or active content",
+    "CSM-W013": "personal data",
+    "CSM-W014": "set drifts from its history",
+    "CSM-W015": "refers to a record that is not written",
     "CSM-W019": "internal failure in customs",
     # run
     "CSM-R001": "no Docker engine",

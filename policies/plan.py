@@ -18,6 +18,7 @@ PLAN_VERSION = 1
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Scan = Literal["links", "pii", "unicode"]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -311,7 +312,8 @@ class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write.
 
     `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. Quotas count
-    rows. `approve_over`: hold the batch when it has more rows than that.
+    rows. `approve_over`: hold the batch when it has more rows than that. `hosts`: where links may lead. `findings`:
+    what becomes of a row that a scan objects to, by scan, where it is not rejected.
     """
 
     name: Name
@@ -331,6 +333,8 @@ class Output(Frozen, frozen=True, kw_only=True):
     atomic: Literal["batch", "each"]
     approval: Literal["never", "always", "on_hold"] = "never"
     approve_over: Count | None = None
+    hosts: list[str] = msgspec.field(default_factory=list)
+    findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)
 
 
 class Student(Frozen, frozen=True, kw_only=True):

@@ -19,11 +19,15 @@ MAX_TEXT = 1 << 20
 
 
 class SecretRule(Frozen, frozen=True, kw_only=True):
-    """One pattern; `id` names it in findings and verdicts, `about` says what it recognises."""
+    """One pattern; `id` names it in findings and verdicts, `about` says what it recognises.
+
+    `names`: the pattern reads the name of a field beside its value, and one of these words is in that name.
+    """
 
     id: str
     about: str
     pattern: str
+    names: list[str] = msgspec.field(default_factory=list)
 
 
 class SecretRules(Frozen, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from policies.canonical import digest
 from policies.plan import Count, Digest, Frozen, Name
 
@@ -95,3 +97,5 @@ class Declaration(Frozen, frozen=True, kw_only=True):
     accepted: dict[str, Count]
     rejected: dict[str, Count]
     written: list[Written]
+    held: list[Written] = msgspec.field(default_factory=list)
+    """Rows that wait for a person, as canonical JSON lines; their path is where they would go."""

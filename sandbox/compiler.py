@@ -360,6 +360,8 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         },
         unique=spec.unique,
         scan=cast("Any", sorted({"secrets", *spec.scan})),
+        findings=cast("Any", dict(sorted(spec.findings.items()))),
+        hosts=sorted(spec.hosts),
         per_run=spec.quota.per_run,
         per_day=spec.quota.per_day,
         per_minute=spec.quota.per_minute,

@@ -170,6 +170,10 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
     # what follows restricts: a statement that is gone, or a smaller number, is wider
     for kind in output.scan:
         yield f"{name} is scanned for {kind}", -1
+    for kind, action in output.findings.items():
+        yield f"{name} with {kind} is not rejected: {action}", 1
+    for host in output.hosts:
+        yield f"{name} may link to {host}", 1
     for field in output.unique:
         yield f"{name} is unique by {field}", -1
     for field, bound in output.bounds.items():

@@ -44,9 +44,6 @@ def _stage(stage: Stage) -> Iterator[str]:
 def _output(output: Output) -> Iterator[str]:
     if output.sink != "dataset":
         yield f"output {output.name}: sink {output.sink}"
-    for kind in output.scan:
-        if kind != "secrets":
-            yield f"output {output.name}: scan {kind}"
     for name, asked in (("per_day", output.per_day), ("per_minute", output.per_minute)):
         if asked is not None:
             yield f"output {output.name}: quota {name}"

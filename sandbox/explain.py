@@ -117,7 +117,7 @@ def _model(model: Model) -> str:
 def _output(output: Output) -> str:
     checks = ["schema", f"at most {output.per_run:,} rows", *(f"{f} bounded" for f in output.bounds)]
     checks += [f"unique by {', '.join(output.unique)}"] if output.unique else []
-    checks += [f"no {kind}" for kind in output.scan]
+    checks += [_scanned(output, kind) for kind in output.scan]
     how = "all or nothing" if output.atomic == "batch" else "row by row"
     return f"{output.name} → {output.path} ({'; '.join(checks)}; {how})"
 
@@ -138,3 +138,9 @@ def _fingerprint(certificate: str) -> str:
 def money(nanos: int) -> str:
     """Return nano-USD for people."""
     return f"${nanos / 1_000_000_000:,.6f}".rstrip("0").rstrip(".") if nanos else "$0"
+
+
+def _scanned(output: Output, kind: str) -> str:
+    words = f"links to {' or '.join(output.hosts)} only" if kind == "links" and output.hosts else f"no {kind}"
+    action = {str(name): action for name, action in output.findings.items()}.get(kind)
+    return f"{words} (else {'taken out' if action == 'redact' else 'held'})" if action else words

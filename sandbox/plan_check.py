@@ -261,6 +261,17 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
                 yield f"output {name}: no rows {quota}"
 
 
+def scans_reject(plan: Json) -> Iterator[Problem]:
+    """What a scan finds is rejected unless the plan says otherwise; links lead to hosts that a rule may name."""
+    for output in plan["outputs"]:
+        name = output["name"]
+        for kind, action in output["findings"].items():
+            if kind not in output["scan"] or (action == "redact" and kind != "pii"):
+                yield f"output {name} cannot {action} {kind}"
+        for host in output["hosts"]:
+            yield from (f"output {name}: {problem}" for problem in _host_problems(host))
+
+
 _SINKS = {
     "dataset": ["path"],
     "file": ["path"],
@@ -374,6 +385,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     authorities_are_certificates,
     tool_rules_narrow,
     outputs_are_bounded,
+    scans_reject,
     images_are_pinned,
     references_exist,
     ceilings_hold,

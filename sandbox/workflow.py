@@ -295,6 +295,8 @@ class OutputSpec(_Typed, frozen=True, kw_only=True):
     quota: QuotaSpec
     bounds: dict[str, BoundSpec] = {}
     scan: list[str] = msgspec.field(default_factory=lambda: ["secrets"])
+    findings: dict[str, str] = {}
+    hosts: list[str] = []
     unique: list[str] = []
     approval: str | OverSpec = "never"
     atomic: str = "each"

@@ -16,22 +16,32 @@ import msgspec
 
 from policies.canonical import digest
 from policies.errors import CasemateError
-from policies.writes import GENESIS, Proposal
+from policies.writes import GENESIS, Proposal, SetFile
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes of one line: a body of the gateway's 1 MiB, grown by canonical numbers and escapes, fits."""
 
 FACT = "buffer/"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
-_decoder = msgspec.json.Decoder(Proposal)
+
+
+class _Line(Proposal, frozen=True, kw_only=True, omit_defaults=True):
+    """A proposal whose record is left as it was written."""
+
+    record: msgspec.Raw  # type: ignore[assignment]
+
+
+_decoder = msgspec.json.Decoder(_Line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of a buffer: the exact bytes without newline, and the proposal as first read."""
+    """One line of a buffer: the proposal's id and output, and the exact bytes of its record, or the file of records."""
 
-    line: bytes
-    proposal: Proposal
+    id: str
+    output: str
+    record: bytes
+    file: SetFile | None
 
 
 def expected(facts: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -69,7 +79,8 @@ def rows(path: Path, stage: str, last: str) -> Iterator[Row]:
             place = (proposal.seq, proposal.prev, proposal.id, proposal.stage)
             if place != (seq, prev, f"{stage}-{seq}", stage):
                 raise broken(stage, f"line {seq} does not follow the line before")
-            yield Row(line=line, proposal=proposal)
+            record = bytes(proposal.record)
+            yield Row(id=proposal.id, output=proposal.output, record=record, file=proposal.file)
             prev, seq = digest(line), seq + 1
     if prev != last:
         raise broken(stage, "the last line is not the one that the event log has")
@@ -81,7 +92,7 @@ def broken(stage: str, why: str) -> CasemateError:
     return CasemateError("CSM-W007", why, place=f"buffer of {stage}", hint=hint)
 
 
-def _decode(line: bytes, stage: str, seq: int) -> Proposal:
+def _decode(line: bytes, stage: str, seq: int) -> _Line:
     try:
         return _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,6 +16,7 @@ from gateway.customs.columns import Columns, Kind
 from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.plan import Output
+from policies.writes import Written
 
 ROW_GROUP = 4096
 """Rows of a Parquet row group; fixed, so that the same rows give the same bytes."""
@@ -35,7 +38,7 @@ class Writer(Protocol):
 
     columns: list[dict[str, str]]
 
-    def add(self, record: dict[str, Any]) -> None: ...
+    def add(self, forms: Sequence[bytes]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -51,17 +54,20 @@ class Dataset:
         self._writer: Writer | None = None
         self.rows = 0
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Append one row; raise CSM-W010 when it cannot be written."""
+    def add(self, forms: Iterable[bytes]) -> None:
+        """Append rows in their canonical form; raise CSM-W010 when they cannot be written."""
+        rows = list(forms)
+        if not rows:
+            return
         try:
             if self._writer is None:
                 file = self._part.open("xb")
                 parquet = self._output.format == "parquet"
                 self._writer = _Parquet(file, self._output, self._extra) if parquet else _Lines(file)
-            self._writer.add(record)
+            self._writer.add(rows)
         except (OSError, pa.ArrowException) as error:
             raise self._failed(error) from error
-        self.rows += 1
+        self.rows += len(rows)
 
     def finish(self) -> dict[str, Any] | None:
         """Close the file, put it in place and return `sha256` (`sha256:…`), `size` and `columns`; None without rows."""
@@ -79,10 +85,39 @@ class Dataset:
         return CasemateError("CSM-W010", f"{type(error).__name__} at the sink", place=f"output {self._output.name}")
 
 
+class Held:
+    """Rows of one output that wait for a person, as canonical JSON lines."""
+
+    def __init__(self, folder: Path, output: Output) -> None:
+        self._path, self._output, self._rows = folder / f"{output.name}.held.jsonl", output, 0
+        self._file: BinaryIO | None = None
+
+    def add(self, form: bytes) -> None:
+        """Append one row; raise CSM-W010 when it cannot be written."""
+        try:
+            if self._file is None:
+                self._file = self._path.open("xb")
+            self._file.write(form + b"\n")
+        except OSError as error:
+            raise CasemateError("CSM-W010", f"{error.strerror}", place=self._path.name) from error
+        self._rows += 1
+
+    def finish(self) -> Written | None:
+        """Close the file and say what it holds; None without rows."""
+        if self._file is None:
+            return None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        sha256, size = _hashed(self._path)
+        about = {"output": self._output.name, "file": self._path.name, "path": self._output.path}
+        return Written(**about, digest=f"sha256:{sha256}", rows=self._rows, size=size)
+
+
 def file_name(output: Output) -> str:
     """Return the name of the output's file. An output may be called like one of customs' own files."""
     infix = ".rows" if output.name in {"verdicts", "quarantine"} else ""
-    return f"{output.name}{infix}.{output.format}"
+    return f"{output.name}{infix}.{output.format or 'jsonl'}"
 
 
 class _Lines:
@@ -92,8 +127,8 @@ class _Lines:
         self._file = file
         self.columns = []
 
-    def add(self, record: dict[str, Any]) -> None:
-        self._file.write(canonical(record) + b"\n")
+    def add(self, forms: Sequence[bytes]) -> None:
+        self._file.write(b"".join(form + b"\n" for form in forms))
 
     def close(self) -> None:
         self._file.flush()
@@ -114,14 +149,16 @@ class _Parquet:
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd", store_schema=False)
         self._rows: list[list[Any]] = []
 
-    def add(self, record: dict[str, Any]) -> None:
-        cells = self._columns.cells(record)
-        if self._with_extra:
-            unnamed = self._columns.unnamed(record)
-            cells.append(canonical(unnamed).decode() if unnamed else None)
-        self._rows.append(cells)
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
+    def add(self, forms: Sequence[bytes]) -> None:
+        for form in forms:
+            record = orjson.loads(form)
+            cells = self._columns.cells(record)
+            if self._with_extra:
+                unnamed = self._columns.unnamed(record)
+                cells.append(canonical(unnamed).decode() if unnamed else None)
+            self._rows.append(cells)
+            if len(self._rows) == ROW_GROUP:
+                self._flush()
 
     def _flush(self) -> None:
         columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]

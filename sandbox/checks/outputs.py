@@ -10,6 +10,7 @@ import msgspec
 
 from policies.events import clean
 from policies.writes import RESERVED_TOOLS
+from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.workflow import OverSpec
@@ -91,6 +92,19 @@ def fields(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding("CSM-C029", message, "outputs", name, "unique", position, hint=hint)
 
 
+def scans(subject: Subject) -> Iterator[Finding]:
+    """C029, and those of hosts: what becomes of findings, and where links may lead, without the scan that asks."""
+    for name, output in subject.workflow.outputs.items():
+        for kind in output.findings.keys() - output.scan:
+            message = f'"{kind}" is not scanned for'
+            yield subject.finding("CSM-C029", message, "outputs", name, "findings", kind, key=True)
+        if output.hosts and "links" not in output.scan:
+            yield subject.finding("CSM-C029", '"links" is not scanned for', "outputs", name, "hosts", key=True)
+        for position, host in enumerate(output.hosts):
+            if problem := host_problem(host, wildcard=True):
+                yield subject.finding(problem[0], problem[1], "outputs", name, "hosts", position)
+
+
 def paths(subject: Subject) -> Iterator[Finding]:
     """C021, C033: sinks inside the project, one output a path."""
     seen: set[str] = set()
@@ -122,4 +136,4 @@ def proposed(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("CSM-C031", f'no stage proposes "{name}"', "outputs", name, key=True)
 
 
-CHECKS = (names, fields, sinks, approvals, paths, proposed)
+CHECKS = (names, fields, sinks, scans, approvals, paths, proposed)

@@ -114,7 +114,7 @@ def test_a_secret_of_the_run_is_found(guise: Any) -> None:
 @pytest.mark.parametrize("guise", GUISES.values(), ids=GUISES)
 def test_neither_verdict_nor_quarantine_contains_it(guise: Any) -> None:
     record = {"field": guise, "prompt": "two plus two"}
-    reasons = list(Secrets(SCANNER, b"key of the run")(Candidate(line=b"", record=record, clean=True)))
+    reasons = list(Secrets(SCANNER, b"key of the run")(Candidate(record=record, size=1)))
     kept = redact(record, SCANNER.findings(record), SCANNER)
     told = [[reason.pointer, reason.excerpt] for reason in reasons]
     assert reasons
@@ -223,7 +223,7 @@ def test_a_secret_of_punctuation_is_found_as_it_is() -> None:
 
 def test_marks_are_equal_for_equal_secrets_and_differ_between_runs() -> None:
     def mark(key: bytes) -> str:
-        candidate = Candidate(line=b"", record={"a": SECRET}, clean=True)
+        candidate = Candidate(record={"a": SECRET}, size=1)
         return next(iter(Secrets(SCANNER, key)(candidate))).excerpt
 
     assert mark(b"one") == mark(b"one") != mark(b"two")

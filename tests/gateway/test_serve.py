@@ -45,7 +45,7 @@ def test_a_proposal_is_vouched_for_buffered_and_chained(serving: Start) -> None:
         map(digest, lines)
     )
     path = server.root / "buffer" / "draft.jsonl"
-    assert [row.proposal.id for row in rows(path, "draft", digest(lines[-1]))] == [f"draft-{n}" for n in range(5)]
+    assert [row.id for row in rows(path, "draft", digest(lines[-1]))] == [f"draft-{n}" for n in range(5)]
     assert server.stop() == 0
     assert [event["n"] for event in server.events] == list(range(len(server.events)))
 
@@ -203,7 +203,7 @@ def test_killed_between_proposals_the_buffer_holds_what_the_log_vouches_for(serv
     server.process.wait(30)
     last = server.vouched()["buffer/draft"]
     path = server.root / "buffer" / "draft.jsonl"
-    assert [row.proposal.seq for row in rows(path, "draft", last)] == [0, 1, 2]
+    assert [int(row.id.rpartition("-")[2]) for row in rows(path, "draft", last)] == [0, 1, 2]
     again = start("serve", server.root, birth(server.plan, Component.GATEWAY))
     assert again.wait(30) == 2
     assert again.stderr is not None

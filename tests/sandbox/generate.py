@@ -123,6 +123,9 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
         if random.random() < 0.4:
             output["unique"] = ["text"]
         output["scan"] = some(random, ["secrets", "pii", "unicode", "links"], 4)
+        output["findings"] = {kind: "hold" for kind in some(random, output["scan"]) if kind != "secrets"}
+        if "links" in output["scan"]:
+            output["hosts"] = some(random, ["example.com", "*.example.org"], 2)
         output["approval"] = random.choice(["never", "always", "on_hold", {"over": 0}])
         output["atomic"] = random.choice(["batch", "each"])
         outputs[f"output-{n}"] = output

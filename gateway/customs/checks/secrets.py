@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from gateway.customs.checks.base import Candidate
-from gateway.customs.scan.glue import RowGlue, Spread
 from gateway.customs.scan.plane import Path
 from gateway.customs.scan.scanner import Finding, Scanner
 from policies.canonical import pointer
@@ -24,35 +23,20 @@ class Secrets:
     name = "secrets"
 
     def __init__(self, scanner: Scanner, mark_key: bytes) -> None:
-        self._scanner, self._key, self._glue = scanner, mark_key, RowGlue(scanner.needles)
-        self._late: dict[int, Reason] = {}
+        self._scanner, self._key = scanner, mark_key
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
-        if candidate.record is None:
-            list(self._glue.feed({}))
-            return
-        findings = self._scanner.findings(candidate.record)
+        findings = self._scanner.findings(candidate.record or {})
         bad_keys = frozenset(place.path for finding in findings for place in finding.places if place.key)
         for finding in findings:
-            yield self._reason(finding.rule, finding.matched, _pointer(finding, bad_keys))
-        for spread in self._glue.feed(candidate.record):
-            reason = self._spread(spread)
-            self._late.update(dict.fromkeys(spread.rows[:-1], reason))
-            yield reason
+            yield reason(self._key, finding.rule, finding.matched, _pointer(finding, bad_keys))
 
-    def late(self) -> Mapping[int, Reason]:
-        """Return the reasons against rows that turned out to hold a part of a secret."""
-        return self._late
 
-    def _spread(self, spread: Spread) -> Reason:
-        """Return the reason against every row over which a secret is spread. The pointer names no field: a field's
-        name is the agent's text where the schema allows any."""
-        return self._reason(f"run-secret:{spread.name} over {len(spread.rows)} rows", spread.matched, "")
-
-    def _reason(self, rule: str, matched: str, where: str) -> Reason:
-        mark = hmac.digest(self._key, matched.encode("utf-8", "replace"), hashlib.sha256).hex()[:16]
-        excerpt = f"{rule}, {len(matched)} characters, hmac {mark}"
-        return Reason(check=self.name, code="CSM-W005", pointer=where, excerpt=excerpt)
+def reason(key: bytes, rule: str, matched: str, where: str) -> Reason:
+    """Return the reason against what matched a rule."""
+    mark = hmac.digest(key, matched.encode("utf-8", "replace"), hashlib.sha256).hex()[:16]
+    excerpt = f"{rule}, {len(matched)} characters, hmac {mark}"
+    return Reason(check=Secrets.name, code="CSM-W005", pointer=where, excerpt=excerpt)
 
 
 def _pointer(finding: Finding, bad_keys: frozenset[Path]) -> str:

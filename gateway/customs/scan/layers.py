@@ -23,11 +23,11 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_INFLATE = 1024 * 1024
 """Bytes that one compressed piece may become."""
 
-_SHORTEST_RUN: Final = 11
-"""Characters of the shortest run that is decoded: eight bytes in base64."""
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{11,}")
-_BASE32: Final = re.compile(r"[A-Z2-7]{16,}")
-_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
+_SHORTEST_RUN: Final = 24
+"""Characters of the shortest run that is decoded. What a short value becomes in less is looked for by itself."""
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}")
+_BASE32: Final = re.compile(r"[A-Z2-7]{24,}")
+_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
 _SPACED_HEX: Final = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,-]{0,2}){7,}(?:0x|\\x)?[0-9a-fA-F]{2}")
 _WRAPPED: Final = re.compile(r"(?<=[A-Za-z0-9+/_-]{40})[ \t]*\r?\n[ \t]*(?=[A-Za-z0-9+/_-])")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([0-7]{3})")

@@ -41,7 +41,7 @@ def texts(value: object, path: Path = ()) -> Iterator[Text]:
 _ASCII: Final = {code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)}
 _NOT_ALNUM: Final = re.compile(r"[\W_]+")
 # Letters that look like a Latin one: an agent can spell a secret with them, and a reader would not see it.
-_LOOKALIKES: Final = dict(
+LOOKALIKES: Final = dict(
     zip(
         map(ord, "авсԁеёһніјкӏморԛгѕтѵԝху" + "αβεηικνορσςτυχωζγ"),  # Cyrillic and Greek, after case folding
         "abcdeehhijklmopqrstvwxy" + "abenikvopsstuxwzy",
@@ -58,7 +58,7 @@ def squeeze(text: str) -> str:
     """
     if text.isascii():
         return text.translate(_ASCII)
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_LOOKALIKES)
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(LOOKALIKES)
     return _NOT_ALNUM.sub("", folded)
 
 

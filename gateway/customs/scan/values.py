@@ -27,18 +27,22 @@ PIECE = 3
 COVERED = 0.75
 """Share of a value that must be found in pieces, in whatever order, to count as the value."""
 
+_TWICE = 18
+"""Characters below which a value that is encoded twice can be shorter than the runs that are decoded."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9_\-+/=.]+")
 _PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needle:
-    """Strings that betray one secret: `squeezed` in squeezed text, `exact` anywhere, `token` as a whole token."""
+    """Strings that betray one secret: `squeezed` in squeezed text, `exact` anywhere, `word` as a whole token."""
 
     name: str
     squeezed: tuple[str, ...]
     exact: tuple[str, ...]
     token: re.Pattern[str] | None
+    word: str | None = None
     plain: tuple[str, ...] = field(default=())
 
 
@@ -57,21 +61,29 @@ def _needle(name: str, value: str) -> Needle:
     exact: set[str] = set()
     plain: list[str] = []
     for part in _parts(value.strip()):
-        squeezed.update(guise for guise in map(squeeze, _guises(part)) if len(guise) >= SHORTEST)
+        squeezed.update(guise for guise in map(squeeze, guises(part)) if len(guise) >= SHORTEST)
         core = squeeze(part)
         if len(core) >= SHORTEST:
             plain.append(core)
+            if len(part) < _TWICE:
+                squeezed.update(_twice(part))
         elif len(part) >= SHORTEST:
             # Mostly punctuation: too little would be left of it.
             exact.add(part)
         if _TOKEN.fullmatch(part) and len(core) >= 2 * WINDOW:
             windows = (core[start : start + WINDOW] for start in range(0, len(core) - WINDOW + 1, WINDOW))
             squeezed.update(guise for window in windows for guise in (window, window[::-1]))
-    token = None
+    token = word = None
     if len(value.strip()) < SHORTEST:
-        token = re.compile(rf"(?<![A-Za-z0-9]){re.escape(value.strip())}(?![A-Za-z0-9])")
+        word = value.strip()
+        token = re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])")
     return Needle(
-        name=name, squeezed=tuple(sorted(squeezed)), exact=tuple(sorted(exact)), token=token, plain=tuple(plain)
+        word=word,
+        name=name,
+        squeezed=tuple(sorted(squeezed)),
+        exact=tuple(sorted(exact)),
+        token=token,
+        plain=tuple(plain),
     )
 
 
@@ -94,7 +106,7 @@ def _parts(value: str) -> Iterator[str]:
                 yield leaf
 
 
-def _guises(value: str) -> Iterator[str]:
+def guises(value: str) -> Iterator[str]:
     data = value.encode()
     yield value
     yield value[::-1]
@@ -107,6 +119,13 @@ def _guises(value: str) -> Iterator[str]:
         text = base64.b64encode(bytes(shift) + data).decode().rstrip("=")
         # The first and the last character also depend on what stands beside the value.
         yield text[(shift * 8 + 5) // 6 : (shift + len(data)) * 8 // 6]
+
+
+def _twice(value: str) -> Iterator[str]:
+    for once in (*guises(value), base64.b64encode(value[::-1].encode()).decode()):
+        for twice in (once, *guises(once)):
+            if len(word := squeeze(twice)) >= SHORTEST:
+                yield word
 
 
 def found_in(needle: Needle, text: str, squeezed: str) -> str | None:

@@ -1,0 +1,91 @@
+"""links: where a text leads, judged as a browser would; and what a viewer would execute, fetch or compute."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import ada_url
+
+from gateway.customs.checks.base import Candidate
+from gateway.customs.scan.plane import texts
+from policies.canonical import pointer
+from policies.hosts import matches
+from policies.plan import Output
+from policies.writes import Reason
+
+_URL: Final = re.compile(
+    r"(?:\b[A-Za-z][A-Za-z0-9+.-]{1,30}:[\\/]{1,4}|(?<![\w:/\\.])[\\/]{2}(?=[\w\[])|\bwww\.)[^\s\"'<>`|^{}\x00)]+"
+)
+_SCRIPTS: Final = re.compile(r"\b(?:java|vb|live)script\s*:|\bdata:[\w.+-]+/[\w.+-]+[;,]", re.IGNORECASE)
+_HTML: Final = re.compile(
+    r"<\s*/?\s*(?:script|iframe|frame|object|embed|applet|svg|math|link|meta|base|form|style|img|video|audio|source)\b"
+    r"|<[^>]{0,200}\son[a-z]{3,20}\s*=",
+    re.IGNORECASE,
+)
+_MARKDOWN_IMAGE: Final = re.compile(r"!\[[^\]]{0,500}\]\s{0,3}[(\[]")
+_FORMULA: Final = re.compile(
+    r"\s*(?:=[\w(+\-\"'@]|[+@-]\s*[A-Za-z_]{2,30}\s*\(|[+-]\s*\d[\d.]*(?:\s*[+*/^-]\s*\d+)*\s*[+*/^-]\s*[A-Za-z]{2,30}[(!|])"
+)
+_ESCAPE: Final = re.compile("[\x1b\x9b]")
+_MENTION: Final = re.compile(r"(?<![\w.@/`-])@[A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[\w.-]{1,60})?(?![\w@.-]*\()")
+_CLOSING: Final = re.compile(
+    r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\s*:?\s+(?:[\w.-]+/[\w.-]+)?#\d+", re.IGNORECASE
+)
+SIEVE: Final = (
+    r"[A-Za-z0-9+.-]:[\\/]",
+    r"[\\/]{2}[A-Za-z0-9_\[\x7f]",
+    r"(?i)www\.",
+    r"(?i)script\s*:|data:[a-z]",
+    r"<[^>]{0,200}[A-Za-z]",
+    r"!\[",
+    r"(?:^|[\x00\x1e])\s*[=+@-]",
+    r"\x1b",
+    r"@[A-Za-z0-9]",
+    r"#[0-9]",
+)
+"""Patterns over folded text of which one matches wherever a rule does."""
+
+
+class Links:
+    """Objects (CSM-W012) to links that lead elsewhere than `hosts`, and to active content.
+
+    Mentions and words that close an issue count where the sink is a forge.
+    """
+
+    name = "links"
+
+    def __init__(self, output: Output) -> None:
+        self._hosts, self._forge = output.hosts, output.sink == "git"
+
+    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
+        for text in texts(candidate.record or {}):
+            for rule in self.broken(text.text):
+                yield Reason(check=self.name, code="CSM-W012", pointer=pointer(text.path), excerpt=rule)
+
+    def broken(self, text: str) -> Iterator[str]:
+        """Yield the rules that a text breaks."""
+        for found in _URL.finditer(text):
+            if (host := _host(found.group())) is not None and not self._allowed(host):
+                yield f"link to {host[:100] or 'nowhere that can be read'}"
+                break
+        rules = {"script": _SCRIPTS, "html": _HTML, "image": _MARKDOWN_IMAGE, "escape": _ESCAPE}
+        yield from (name for name, rule in rules.items() if rule.search(text))
+        if _FORMULA.match(text):
+            yield "formula"
+        if self._forge:
+            yield from (n for n, r in {"mention": _MENTION, "closing": _CLOSING}.items() if r.search(text))
+
+    def _allowed(self, host: str) -> bool:
+        return any(matches(host, pattern) for pattern in self._hosts)
+
+
+def _host(text: str) -> str | None:
+    """Return the host that a browser would connect to; None for a scheme without one, "" for what it would not read."""
+    link = f"https:{text}" if text[0] in "/\\" else f"https://{text}" if text[:4].lower() == "www." else text
+    try:
+        url = ada_url.URL(link.rstrip(".,;:!?"))
+    except ValueError:
+        return ""
+    return str(url.hostname) or (None if url.protocol in {"file:", "about:"} else "")

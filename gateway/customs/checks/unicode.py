@@ -1,0 +1,67 @@
+"""unicode: characters that a reader does not see, or takes for others. Honest text in any script is left alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import regex
+
+from gateway.customs.checks.base import Candidate
+from gateway.customs.scan.plane import texts
+from policies.canonical import pointer
+from policies.writes import Reason
+
+_SCRIPTS: Final = (
+    "Arabic Bengali Devanagari Gujarati Gurmukhi Hebrew Kannada Khmer Malayalam Mongolian Nko Oriya Sinhala Syriac "
+    "Tamil Telugu"
+)
+_JOINS: Final = r"[\p{Emoji}\p{M}\u200d\ufe0f" + "".join(rf"\p{{{name}}}" for name in _SCRIPTS.split()) + "]"
+"""What a joiner stands beside in honest text: emoji, marks, and scripts whose letters join."""
+_RIGHT_TO_LEFT: Final = r"[\p{Arabic}\p{Hebrew}\p{Syriac}\p{Thaana}\p{Nko}]"
+RULES: Final[dict[str, regex.Pattern[str]]] = {
+    "bidi-control": regex.compile(r"[\u202a-\u202e\u2066-\u2069]"),
+    "bidi-mark": regex.compile(r"[\u200e\u200f\u061c]"),
+    "zero-width": regex.compile(rf"[\u200b\u2060-\u2064\ufeff\u00ad\u180e]|(?<!{_JOINS})[\u200c\u200d]"),
+    "tag": regex.compile(r"(?<!\U0001f3f4[\U000e0020-\U000e007e]{0,6})[\U000e0000-\U000e007f]"),
+    "selectors": regex.compile(r"[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}"),
+    "control": regex.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"),
+    "private-use": regex.compile(r"[\U000f0000-\U0010ffff]"),
+}
+_MIXED: Final = re.compile(r"[^\W\d_]+")
+_LATIN: Final = re.compile(r"[A-Za-z]")
+ALIKE: Final = frozenset("авсԁеёһіјкӏморԛѕтѵԝхуАВСЕЁНІЈКМОРЅТХУԜαικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ")
+"""Cyrillic and Greek letters that pass for Latin ones among Latin ones."""
+SIEVE: Final = (
+    r"\xe2\x80[\x8b-\x8f\xaa-\xae]",
+    r"\xe2\x81[\xa0-\xaf]",
+    r"\xef\xbb\xbf|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe1\xa0\x8e",
+    r"(?:\xef\xb8[\x80-\x8f]|\xf3\xa0[\x84-\x87].){2}|\xf3\xa0[\x80\x81]|\xf3[\xb0-\xbf]|\xf4",
+    r"[A-Za-z][\xcd-\xd3][\x80-\xbf]",
+    r"[\xcd-\xd3][\x80-\xbf][A-Za-z]",
+    r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]",
+)
+"""Patterns over UTF-8 of which one matches wherever a rule does."""
+
+
+class Unicode:
+    """Objects (CSM-W011) to hidden and deceiving characters, in values and in keys."""
+
+    name = "unicode"
+
+    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
+        for text in texts(candidate.record or {}):
+            for rule in deceits(text.text):
+                yield Reason(check=self.name, code="CSM-W011", pointer=pointer(text.path), excerpt=rule)
+
+
+def deceits(text: str) -> Iterator[str]:
+    """Yield the rules that a text breaks."""
+    if text.isascii() and text.isprintable():
+        return
+    for name, rule in RULES.items():
+        if rule.search(text) and not (name == "bidi-mark" and regex.search(_RIGHT_TO_LEFT, text)):
+            yield name
+    if any(len(_LATIN.findall(word)) > 2 and not ALIKE.isdisjoint(word) for word in _MIXED.findall(text)):
+        yield "mixed-script"

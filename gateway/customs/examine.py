@@ -1,0 +1,184 @@
+"""One chunk of one output: what the checks have against its rows, and the rows as they would be applied.
+
+Most rows are judged many at a time: read, held against the schema and the bounds, and sieved. Those that any of this
+stops go through the checks one by one, which alone give reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.customs.checks.base import Candidate, Check
+from gateway.customs.checks.bounds import Bounds
+from gateway.customs.checks.links import Links
+from gateway.customs.checks.pii import Pii, redacted
+from gateway.customs.checks.secrets import Secrets
+from gateway.customs.checks.shape import MAX_NODES, Shape
+from gateway.customs.checks.unicode import Unicode
+from gateway.customs.columns import Columns
+from gateway.customs.judge import REDACTED, fatal, objections
+from gateway.customs.scan.rules import load
+from gateway.customs.scan.scanner import Scanner
+from gateway.customs.sieve import decode
+from gateway.customs.sieve.sieve import Sieve
+from gateway.customs.spread import Edges, Spreads
+from gateway.schema import Schema
+from policies.canonical import canonical
+from policies.plan import Output
+from policies.secret_rules import secret_rules
+from policies.writes import Reason, references
+
+KEY_BYTES = 16
+
+
+@dataclass(slots=True)
+class Examined:
+    """What became of a chunk.
+
+    `forms`: canonical rows, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are equal for
+    equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows name.
+    """
+
+    forms: list[bytes]
+    reasons: dict[int, list[Reason]]
+    keys: bytes = b""
+    refers: dict[int, list[str]] = field(default_factory=dict)
+    open: bool = False
+    edges: Edges | None = None
+
+
+class Examiner:
+    """Examines the chunks of one output."""
+
+    def __init__(self, output: Output, scanner: Scanner, mark_key: bytes) -> None:
+        self.output, self._scanner = output, scanner
+        self._schema = Schema(output.schema, f"output {output.name}")
+        self._columns = Columns(output.schema) if output.format == "parquet" else None
+        self._limits = [(name, bound.min, bound.max) for name, bound in output.bounds.items()]
+        self._names = frozenset(output.schema.get("properties", {}))
+        self._refers = references(output.schema)
+        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, _closed_names(output.schema))
+        self._spread = Spreads(scanner.needles)
+        self._checks = list(checks_for(output, scanner, mark_key))
+
+    def examine(self, lines: Sequence[bytes]) -> Examined:
+        """Judge the rows of a chunk."""
+        rows = decode.read(lines)
+        forms = list(rows.forms)
+        good = {n: r for n, r in enumerate(rows.records) if r is not None and self._fits(r, forms[n])}
+        suspects = set(range(len(lines))) - good.keys()
+        suspects |= self._sieve.suspects(good, forms)
+        result = Examined(forms, {})
+        for number in sorted(suspects):
+            self._one(number, rows.records[number], lines[number], result)
+        clean = {n: record for n, record in good.items() if n not in result.reasons or not fatal(result.reasons[n])}
+        result.open = any(record.keys() - self._names for record in clean.values())
+        result.keys = self._keys(clean, len(lines))
+        if self._refers:
+            result.refers = {n: [record[f] for f in self._refers if f in record] for n, record in clean.items()}
+        result.edges = self._spread.edges({n: r for n, r in enumerate(rows.records) if r is not None})
+        return result
+
+    def _fits(self, record: dict[str, Any], form: bytes) -> bool:
+        """Tell whether a record fits the schema and is within its bounds. Whatever fails is looked at one by one."""
+        if len(form) > MAX_NODES:
+            return False
+        try:
+            for name, low, high in self._limits:
+                value = record.get(name)
+                if value is None and name not in record:
+                    continue
+                if type(value) is not int and type(value) is not float:
+                    return False
+                if (low is not None and value < low) or (high is not None and value > high):
+                    return False
+            return self._schema.fits(record) and not (self._columns and any(self._columns.misfits(record)))
+        except Exception:  # noqa: BLE001 - whatever it is, the checks will say
+            return False
+
+    def _one(self, number: int, record: dict[str, Any] | None, line: bytes, result: Examined) -> None:
+        reasons = objections(Candidate(record=record, size=len(line)), self._checks)
+        if not reasons:
+            return
+        action = self.output.findings.get("pii")
+        if record is not None and action == "redact" and all(reason.check == Pii.name for reason in reasons):
+            changed = _redacted(record)
+            reasons = objections(Candidate(record=changed, size=len(line)), self._checks)
+            if not reasons:
+                result.forms[number] = decode.canonical_row(changed)
+                reasons = [Reason(check=Pii.name, code="CSM-W013", pointer="", excerpt=REDACTED)]
+        result.reasons[number] = reasons
+
+    def _keys(self, clean: Mapping[int, Mapping[str, Any]], count: int) -> bytes:
+        fields = self.output.unique
+        if not fields:
+            return b""
+        keys = bytearray(KEY_BYTES * count)
+        for number, record in clean.items():
+            key = canonical_key([[record[name]] if name in record else [] for name in fields])
+            keys[number * KEY_BYTES : (number + 1) * KEY_BYTES] = key
+        return bytes(keys)
+
+
+def canonical_key(values: Sequence[Sequence[Any]]) -> bytes:
+    """Return what stands for the values of unique fields: equal for equal values, whatever way a number is written."""
+    data = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+    if b".0" in data or b"e+" in data:
+        data = canonical(values)
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+
+
+def checks_for(output: Output, scanner: Scanner, mark_key: bytes) -> Iterator[Check]:
+    """Yield the checks of one row of an output, in order."""
+    yield Shape(output)
+    yield Bounds(output)
+    yield Secrets(scanner, mark_key)
+    if "pii" in output.scan:
+        yield Pii()
+    if "unicode" in output.scan:
+        yield Unicode()
+    if "links" in output.scan:
+        yield Links(output)
+
+
+def examiner(output: Output, needles: Sequence[Any], mark_key: bytes) -> Examiner:
+    """Return the examiner of an output."""
+    return Examiner(output, Scanner(load(), needles), mark_key)
+
+
+def _closed_names(schema: Mapping[str, Any]) -> Sequence[str] | None:
+    """Return the names of all fields at all depths, or None where a schema leaves names open."""
+    names: list[str] = []
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, Mapping):
+            return None
+        kinds = part.get("type")
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds or {"object"})
+        if kinds & {"object"}:
+            if part.get("additionalProperties") is not False or part.get("patternProperties"):
+                return None
+            names += part.get("properties", {})
+            waiting += part.get("properties", {}).values()
+        if kinds & {"array"}:
+            waiting.append(part.get("items"))
+            waiting += part.get("prefixItems", [])
+    return names
+
+
+def _redacted(value: Any) -> Any:
+    match value:
+        case str():
+            return redacted(value)
+        case dict():
+            return {redacted(key): _redacted(item) for key, item in value.items()}
+        case list():
+            return [_redacted(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,124 @@
+"""What is wrong with rows only in the light of others: too many, twice, spread over several, or without their referent.
+
+The keys of unique fields go to a file, and are compared part by part, so that ten million take no more memory than one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.customs.checks.secrets import reason
+from gateway.customs.examine import KEY_BYTES, Examined
+from gateway.customs.intake import Chunk
+from gateway.customs.scan.values import Needle
+from gateway.customs.spread import Spreads
+from policies.plan import Output
+from policies.writes import Reason
+
+_PARTS = 16
+_BLOCK_ROWS = 1 << 18
+
+
+class Settlement:
+    """The hindsight of one output. Chunks are added in order; then `reasons` says what is wrong with which row."""
+
+    def __init__(self, output: Output, needles: Sequence[Needle], mark_key: bytes, folder: Path, left: int) -> None:
+        """`left`: rows that the quotas of the run and the day leave."""
+        self._output, self._spreads, self._mark_key, self._left = output, Spreads(needles), mark_key, left
+        self._keys = tempfile.TemporaryFile(dir=folder) if output.unique else None  # noqa: SIM115 - lives as long as this
+        self._late: dict[int, Reason] = {}
+        self._twice: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._refers: dict[int, list[str]] = {}
+        self._bytes, self._full = 0, 0
+        self.rows = 0
+
+    def add(self, chunk: Chunk, examined: Examined) -> None:
+        """Take in the next chunk of the output."""
+        for spread in self._spreads.across(examined.edges, self.rows):
+            where = f"run-secret:{spread.name} over {len(spread.rows)} rows"
+            self._late.update(dict.fromkeys(spread.rows, reason(self._mark_key, where, spread.matched, "")))
+        self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
+        if self._keys is not None:
+            self._keys.write(examined.keys)
+        for line in chunk.lines:
+            self._bytes += len(line) + 1
+            if self._bytes > self._output.max_bytes:
+                break
+            self._full += 1
+        self.rows += len(chunk.lines)
+
+    def close(self) -> None:
+        """Compare the keys, when all chunks are there."""
+        if self._keys is not None:
+            self._twice = _repeated(self._keys, self.rows)
+            self._keys.close()
+
+    def resolve(self, unwritten: set[str], names: Mapping[int, str]) -> None:
+        """Reject rows that refer to a proposal which is not written, and those that refer to them.
+
+        `names`: ids of the output's proposals, by row.
+        """
+        open_ = True
+        while open_:
+            open_ = False
+            for row, wanted in self._refers.items():
+                if row not in self._late and not unwritten.isdisjoint(wanted):
+                    self._late[row] = Reason(
+                        check="refers", code="CSM-W015", pointer="", excerpt=", ".join(wanted)[:200]
+                    )
+                    if row in names:
+                        unwritten.add(names[row])
+                        open_ = True
+
+    @property
+    def refers(self) -> bool:
+        """Tell whether any row refers to a proposal."""
+        return bool(self._refers)
+
+    def reasons(self, row: int) -> Iterator[Reason]:
+        """Yield what only the others show about a row."""
+        if row >= self._left:
+            yield Reason(check="quota", code="CSM-W002", pointer="", excerpt=f"over {self._left} rows")
+        if row >= self._full:
+            yield Reason(check="quota", code="CSM-W002", pointer="", excerpt=f"over {self._output.max_bytes} bytes")
+        if row in self._late:
+            yield self._late[row]
+        place = int(np.searchsorted(self._twice, row))
+        if place < self._twice.size and self._twice[place] == row:
+            names = ", ".join(self._output.unique)
+            yield Reason(check="unique", code="CSM-W004", pointer="", excerpt=f"same {names} as an earlier row")
+
+    def between(self, first: int, count: int) -> set[int]:
+        """Return the rows among `count` from `first` on that have such reasons."""
+        rows = {row for row in self._late if first <= row < first + count}
+        rows |= set(range(max(first, min(self._left, self._full)), first + count))
+        low, high = np.searchsorted(self._twice, [first, first + count])
+        return rows | set(self._twice[low:high].tolist())
+
+    @property
+    def any(self) -> bool:
+        """Tell whether any row has such a reason."""
+        return bool(self._late or self._twice.size or self.rows > min(self._left, self._full))
+
+
+def _repeated(keys: object, rows: int) -> npt.NDArray[np.int64]:
+    """Return the rows whose key an earlier row has, in order. A key of zeros is none."""
+    found = []
+    for part in range(_PARTS):
+        halves, numbers = [], []
+        keys.seek(0)  # type: ignore[attr-defined]
+        for first in range(0, rows, _BLOCK_ROWS):
+            block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=">u8").reshape(-1, 2)  # type: ignore[attr-defined]
+            mine = ((block[:, 0] >> np.uint64(60)) == part) & block.any(axis=1)
+            halves.append(block[mine])
+            numbers.append(np.flatnonzero(mine) + first)
+        pairs, order = np.concatenate(halves or [np.zeros((0, 2))]), np.concatenate(numbers or [np.zeros(0, np.int64)])
+        ranked = np.lexsort((order, pairs[:, 1], pairs[:, 0]))
+        same = (pairs[ranked[1:]] == pairs[ranked[:-1]]).all(axis=1)
+        found.append(order[ranked[1:][same]])
+    return np.sort(np.concatenate(found)).astype(np.int64)

@@ -1,0 +1,50 @@
+"""Many patterns over one plane, in one pass. The only file that talks to Hyperscan.
+
+The engine reports where a match ends, not where it begins: enough to say which row must be looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import hyperscan
+
+from gateway.customs.sieve import planes
+
+
+class Patterns:
+    """Compiled patterns, in groups."""
+
+    def __init__(self, groups: Mapping[str, Iterable[str]]) -> None:
+        """Compile; raises `hyperscan.error` for what the engine does not take."""
+        pairs = [(name, expression.encode()) for name, group in groups.items() for expression in group]
+        self._names = [name for name, _ in pairs]
+        self._database = hyperscan.Database() if pairs else None
+        if self._database is not None:
+            expressions = [expression for _, expression in pairs]
+            self._database.compile(expressions=expressions, ids=list(range(len(pairs))), elements=len(pairs))
+
+    def __bool__(self) -> bool:
+        return self._database is not None
+
+    def rows(self, plane: bytes) -> Mapping[str, set[int]]:
+        """Return the rows of a plane in which a pattern of a group matches, by group."""
+        ends: defaultdict[int, list[int]] = defaultdict(list)
+        if self._database is not None:
+            self._database.scan(plane, match_event_handler=_keep, context=ends)
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        for number, places in ends.items():
+            found[self._names[number]] |= planes.rows_at(plane, places)
+        return found
+
+
+def literals(words: Iterable[str]) -> Sequence[str]:
+    """Return the patterns of words that are to be found as they are."""
+    return [re.escape(word) for word in sorted(set(words))]
+
+
+def _keep(number: int, _start: int, end: int, _flags: int, ends: Any) -> None:
+    ends[number].append(end - 1)

@@ -1,0 +1,109 @@
+"""The text of a chunk as bytes that can be searched at once: rows end in `ROW`, texts of a row in `TEXT`.
+
+Everything is folded to ASCII: compatibility forms and look-alikes become the letter that a reader would take them for,
+every other letter one byte that no rule contains. So a plane of any language is as cheap as one of English.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.customs.scan.plane import LOOKALIKES, texts
+
+ROW, TEXT = "\x1e", "\0"
+OTHER, HIDDEN, MANY = 0x7F, 0x02, 0x03
+"""A letter without an ASCII likeness; a character that is not seen; one that stands for several."""
+_LOWER = bytes(code + 32 if 65 <= code <= 90 else code for code in range(256))
+_ALNUM = bytes(code for code in range(256) if 48 <= code <= 57 or 65 <= code <= 90 or 97 <= code <= 122)
+
+
+def values_of(record: Mapping[str, object], form: bytes) -> str:
+    """Return the values of a record, `TEXT` between them."""
+    if form.count(b"{") == 1 and b"[" not in form:
+        return TEXT.join(map(str, record.values()))
+    return TEXT.join(text.text for text in texts(record) if not text.key)
+
+
+def pairs_of(record: Mapping[str, object]) -> str:
+    """Return the keys and values of a record, `TEXT` between them."""
+    return TEXT.join(text.text for text in texts(record))
+
+
+def keys_of(record: Mapping[str, object]) -> str:
+    """Return the keys of a record, at all depths, `TEXT` between them."""
+    return TEXT.join(text.text for text in texts(record) if text.key)
+
+
+def joined(rows: Sequence[str]) -> str:
+    """Return the plane of rows. A row that has the mark of a row in it has it blanked."""
+    whole = ROW.join(rows)
+    if whole.count(ROW) != max(len(rows) - 1, 0):
+        whole = ROW.join(row.replace(ROW, " ") for row in rows)
+    return whole + ROW
+
+
+def folded(plane: str) -> bytes:
+    """Return a plane in ASCII, one byte a character."""
+    if plane.isascii():
+        return plane.encode()
+    return _table()[np.frombuffer(plane.encode("utf-32-le", "replace"), dtype=np.uint32)].tobytes()
+
+
+def rows_with(plane: bytes, code: int) -> set[int]:
+    """Return the rows of a plane in which a byte occurs."""
+    return rows_at(plane, np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == code)) if code in plane else set()
+
+
+def unhidden(plane: bytes) -> bytes:
+    """Return a folded plane without the characters that are not seen."""
+    return plane.replace(bytes([HIDDEN]), b"")
+
+
+def squeezed(plane: bytes, keep: bytes = ROW.encode()) -> bytes:
+    """Return only the letters and digits of a folded plane, in lower case, and the marks to `keep`."""
+    return plane.translate(_LOWER, _all_but(keep))
+
+
+@cache
+def _all_but(keep: bytes) -> bytes:
+    return bytes(code for code in range(256) if code not in _ALNUM + keep)
+
+
+def rows_at(plane: bytes, places: Sequence[int] | npt.NDArray[np.int64]) -> set[int]:
+    """Return the rows in which the (byte) places of a plane are."""
+    if not len(places):
+        return set()
+    wanted = np.asarray(places, dtype=np.int64)
+    ends = np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == ord(ROW))
+    return set(np.searchsorted(ends, wanted).tolist())
+
+
+@cache
+def _table() -> npt.NDArray[np.uint8]:
+    """Return the ASCII byte of every code point."""
+    table = np.full(0x110000, OTHER, dtype=np.uint8)
+    table[:128] = np.arange(128, dtype=np.uint8)
+    for code in range(128, 0x110000):
+        char = chr(code)
+        category = unicodedata.category(char)
+        if category in {"Cn", "Co", "Lo", "Cs"} and not unicodedata.decomposition(char):
+            continue  # most of the table, and nothing of it looks like ASCII
+        table[code] = _ascii(char, category)
+    return table
+
+
+def _ascii(char: str, category: str) -> int:
+    if category == "Cf":
+        return HIDDEN
+    plain = unicodedata.normalize("NFKC", char)
+    likeness = plain.casefold().translate(LOOKALIKES)
+    if len(likeness) == 1 and likeness.isascii() and not plain.isascii():
+        return ord(likeness.upper() if char.isupper() else likeness)
+    if plain.isascii() and len(plain) == 1:
+        return ord(plain)
+    return MANY if any(part.isascii() and part.isalnum() for part in (*plain, *likeness)) else OTHER

@@ -1,0 +1,85 @@
+"""Rows and reasons between examination and application: in files, in the order in which they were proposed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import msgspec
+
+from gateway.customs.examine import Examined
+from gateway.customs.intake import Chunk, Names
+from gateway.customs.judge import fatal
+from policies.writes import Reason
+
+_reasons = msgspec.json.Decoder(dict[int, list[Reason]])
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A chunk on disk: `count` rows of `output` from its row `first` on, `size` bytes of them, and their reasons."""
+
+    output: str
+    stage: str
+    names: Names
+    first: int
+    count: int
+    size: int
+    reasons: int
+
+
+class Spool:
+    """The chunks of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._chunks, self._stack = folder, list[Spooled](), ExitStack()
+        self._next: dict[str, int] = {}
+        self.rejected: dict[str, int] = {}
+        self.open: set[str] = set()
+
+    def __enter__(self) -> Spool:
+        self._rows: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
+        self._notes: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def add(self, chunk: Chunk, examined: Examined) -> None:
+        """Append a chunk with what was found."""
+        rows = b"".join(form + b"\n" for form in examined.forms)
+        notes = msgspec.json.encode(examined.reasons) if examined.reasons else b""
+        self._rows.write(rows)
+        self._notes.write(notes)
+        first = self._next.get(chunk.output, 0)
+        self._next[chunk.output] = first + len(examined.forms)
+        about = (chunk.output, chunk.stage, chunk.names, first, len(examined.forms), len(rows), len(notes))
+        self._chunks.append(Spooled(*about))
+        if any(fatal(reasons) for reasons in examined.reasons.values()):
+            self.rejected[chunk.output] = self.rejected.get(chunk.output, 0) + 1
+        if examined.open:
+            self.open.add(chunk.output)
+
+    def read(self) -> Iterator[tuple[Spooled, bytes, Mapping[int, list[Reason]]]]:
+        """Yield every chunk with its rows (canonical lines) and its reasons by row of the chunk."""
+        self._rows.seek(0)
+        self._notes.seek(0)
+        for chunk in self._chunks:
+            notes = self._notes.read(chunk.reasons)
+            yield chunk, self._rows.read(chunk.size), _reasons.decode(notes) if notes else {}
+
+    def proposals(self) -> Iterator[tuple[Spooled, set[int]]]:
+        """Yield every chunk of single proposals, and which of its rows were rejected."""
+        self._notes.seek(0)
+        for chunk in self._chunks:
+            notes = self._notes.read(chunk.reasons)
+            if not chunk.names.set:
+                found = _reasons.decode(notes) if notes else {}
+                yield chunk, {row for row, reasons in found.items() if fatal(reasons)}
