@@ -95,7 +95,7 @@ LISTS: dict[str, list[dict[str, Any]]] = {
 class Server:
     def __init__(self, mode: str, state: Path | None) -> None:
         self.mode, self.state, self.pages = mode, state, 0
-        self.starts = self.mark("starts")
+        self.starts, self.open = self.mark("starts"), list[int]()
 
     def mark(self, name: str) -> int:
         """Add one to what happened; return how often it did."""
@@ -119,6 +119,8 @@ class Server:
                     self.list(message)
                 case "tools/call":
                     CALLS.get(self.mode, honest)(self, message["id"], message["params"])
+                case "notifications/cancelled":
+                    self.mark("cancelled")
                 case _:
                     pass
 
@@ -259,6 +261,19 @@ def injected(_: Server, number: int, __: dict[str, Any]) -> None:
     answer(number, text(f"ok\r\n\r\nevent: message\r\ndata: {forged}\r\n\r\n{forged}\n"))
 
 
+def late(server: Server, number: int, params: dict[str, Any]) -> None:
+    """Leave questions open until another tells to answer them, and then do that first."""
+    wanted = params["arguments"].get("q")
+    if wanted == "hang":
+        server.open.append(number)
+        return
+    if wanted == "release":
+        for other in server.open:
+            answer(other, text("too late"))
+        server.open.clear()
+    honest(server, number, params)
+
+
 def leave(*_: Any) -> None:
     os._exit(1)
 
@@ -298,7 +313,7 @@ def says(data: bytes) -> Callable[[Server, int, dict[str, Any]], None]:
 CALLS: dict[str, Callable[[Server, int, dict[str, Any]], None]] = {
     "endless-line": endless_line, "flood": flood, "deaf": deaf, "asks": asks, "other-ids": other_ids,
     "answers-twice": twice, "echo": echo, "injected": injected, "exit-call": leave, "rug": rug,
-    "announced": announced, "large": large, "huge": huge, "deep": deep, "hang-call": hangs,
+    "announced": announced, "large": large, "huge": huge, "deep": deep, "hang-call": hangs, "late": late,
     "noted": noted, "chatters": chatters, "slow": slow,
     "nan": says(b'{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":NaN}}'),
     "batch": says(b'[{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}]'),

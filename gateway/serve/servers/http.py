@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import count
 from pathlib import Path
@@ -19,10 +19,21 @@ from typing import Any
 import httpx
 
 from gateway.serve.servers.login import Login
-from gateway.serve.servers.peer import MAX_MESSAGE, Answer, Noise, Note, Peer, ServerFailed, enveloped, question, read
+from gateway.serve.servers.peer import (
+    MAX_MESSAGE,
+    Answer,
+    Noise,
+    Note,
+    Peer,
+    ServerFailed,
+    TimedOut,
+    enveloped,
+    question,
+    read,
+)
 from gateway.serve.types import MODERN_VERSIONS, NAMED
 
-NOTIFY_SECONDS = 10.0
+NOTIFY_SECONDS, CANCEL_SECONDS = 10.0, 2.0
 _SESSION = "mcp-session-id"
 
 
@@ -53,8 +64,16 @@ class HttpPeer(Peer):
             if method in NAMED:
                 more["Mcp-Name"] = str(params[NAMED[method]])
         asked = question(number, method, params, progress=note is not None)
-        async with self._post(asked, seconds, more) as response:
-            return await self._answer(response, number, note, met=method != "initialize")
+        try:
+            async with self._post(asked, seconds, more) as response:
+                return await self._answer(response, number, note, met=method != "initialize")
+        except TimedOut:
+            if not self._modern:  # since then, a stream that is closed says it
+                with suppress(ServerFailed):
+                    taken_back = question(None, "notifications/cancelled", {"requestId": number})
+                    async with self._post(taken_back, CANCEL_SECONDS, {}):
+                        pass
+            raise
 
     async def notify(self, method: str) -> None:
         """Tell."""
@@ -77,8 +96,8 @@ class HttpPeer(Peer):
                     "POST", self._url, content=data, headers=headers, timeout=seconds
                 ) as response:
                     yield response
-        except TimeoutError as error:
-            raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
+        except (TimeoutError, httpx.ReadTimeout) as error:
+            raise TimedOut(f"it did not answer within {seconds:.0f} seconds") from error
         except httpx.HTTPError as error:
             raise ServerFailed(f"it does not answer: {type(error).__name__}") from error
 

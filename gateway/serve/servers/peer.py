@@ -39,6 +39,10 @@ class ServerFailed(Exception):  # noqa: N818 - the word for it
         super().__init__(reason)
 
 
+class TimedOut(ServerFailed):
+    """One question was not answered in time, and was taken back; others on the same connection may be."""
+
+
 class Peer(Protocol):
     """Carries requests to one server. `stale`: it has said that its tools are others now."""
 
@@ -49,7 +53,10 @@ class Peer(Protocol):
         ...
 
     async def request(self, method: str, params: dict[str, Any], seconds: float, note: Note | None = None) -> Answer:
-        """Ask, and return the answer; raise `ServerFailed`. `note` hears what is said meanwhile."""
+        """Ask, and return the answer; raise `ServerFailed`, or `TimedOut` when only this question has failed.
+
+        `note` hears what is said meanwhile.
+        """
         ...
 
     async def notify(self, method: str) -> None:

@@ -2,6 +2,7 @@
 
 open       initialize, in a revision that we know, or do without; then every page of tools/list, with limits
 call       one request, with a time limit; at most `Patience.parallel` at once
+time-out   the call alone is cancelled; `Patience.hung` of them with no answer between are a failure
 failure    the connection is dropped; the next call opens another one, `Patience.opened` in all
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from gateway.serve.servers.http import HttpPeer
 from gateway.serve.servers.login import login, tunnel
-from gateway.serve.servers.peer import CLIENT, Answer, Note, Peer, ServerFailed
+from gateway.serve.servers.peer import CLIENT, Answer, Note, Peer, ServerFailed, TimedOut
 from gateway.serve.servers.stdio import StdioPeer
 from gateway.serve.types import (
     HANDSHAKE_VERSIONS,
@@ -38,12 +39,13 @@ Open = Callable[[], Awaitable[Peer]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long a server may take to open (handshake and all pages of its tools) and to answer a call, in seconds; how
-    often it is opened, and how many calls it gets at once."""
+    often it is opened, how many calls it gets at once, and how many may time out in a row before it counts as hung."""
 
     open_s: float = 60.0
     call_s: float = 120.0
     opened: int = 4
     parallel: int = 8
+    hung: int = 3
 
 
 def opener(
@@ -78,7 +80,7 @@ class Session:
         self._server, self._open_peer, self._patience = server, open_peer, patience
         self._peer: Peer | None = None
         self._tools: list[dict[str, Any]] = []
-        self._opened, self._logs = 0, False
+        self._opened, self._silent, self._logs = 0, 0, False
         self._level: str | None = None
         self._lock, self._slots = asyncio.Lock(), asyncio.Semaphore(patience.parallel)
 
@@ -122,10 +124,17 @@ class Session:
             if tools is not None and self._tools is not tools:
                 raise ServerFailed("it was started anew, and may have other tools")
             try:
-                return await peer.request(method, params, self._patience.call_s, note)
+                answer = await peer.request(method, params, self._patience.call_s, note)
+            except TimedOut:
+                self._silent += 1
+                if self._silent >= self._patience.hung:
+                    await self._drop(peer)
+                raise
             except Exception:
                 await self._drop(peer)
                 raise
+            self._silent = 0
+            return answer
 
     async def _set_level(self, peer: Peer) -> None:
         if self._level is not None and self._logs:
@@ -145,7 +154,7 @@ class Session:
             if peer is None:
                 if self._opened >= self._patience.opened:
                     raise ServerFailed(f"it has failed {self._opened} times, and is not tried again")
-                self._opened += 1
+                self._opened, self._silent = self._opened + 1, 0
                 peer = await self._open_peer()
                 await self._meet(peer, greet=True)
             else:

@@ -16,6 +16,7 @@ from gateway.serve.servers.peer import (
     Peer,
     Said,
     ServerFailed,
+    TimedOut,
     enveloped,
     question,
     read,
@@ -69,9 +70,9 @@ class StdioPeer(Peer):
                 await self._send(question(number, method, asked, progress=note is not None))
                 return await answer
         except TimeoutError as error:
-            # Not awaited: one that does not answer may not read either.
+            # Not awaited: one that does not answer may not read either. An answer that comes after all is noise.
             self._writer.write(question(None, "notifications/cancelled", {"requestId": number}) + b"\n")
-            raise ServerFailed(f"it did not answer within {seconds:.0f} seconds") from error
+            raise TimedOut(f"it did not answer within {seconds:.0f} seconds") from error
         finally:
             self._waiting.pop(number, None)
             self._notes.pop(number, None)
