@@ -32,6 +32,7 @@ bench: setup ## the compiler by size, the doors and the gateway beside others; t
 	$(BIN)/python -m tests.bench.compiler
 	$(BIN)/python -m tests.bench.doors
 	$(BIN)/python -m tests.bench.tools
+	$(BIN)/python -m tests.bench.leaks
 	$(BIN)/python -m tests.bench.fuzz_source 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz egress 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz llm 600
