@@ -101,7 +101,7 @@ CODES: dict[str, str] = {
     "CSM-G002": "MCP request too large",
     "CSM-G003": "unknown MCP server",
     "CSM-G004": "MCP method not allowed",
-    "CSM-G005": "tool not allowed",
+    "CSM-G005": "tool, resource or prompt not allowed",
     "CSM-G006": "arguments do not fit the tool's schema",
     "CSM-G007": "wrong Host or Origin",
     "CSM-G008": "unsupported MCP protocol version",

@@ -277,8 +277,9 @@ class ToolRule(Frozen, frozen=True, kw_only=True):
 
 
 class Stage(Frozen, frozen=True, kw_only=True):
-    """One container run with fixed permissions. `tools`: names of read tools by server, which `tool_rules` narrow.
-    `cache`: of LLM answers."""
+    """One container run with fixed permissions. `tools`: names of read tools by server, which `tool_rules` narrow;
+    `resources` (URIs, or what they begin with and `*`) and `prompts` are of the same servers. `cache`: of LLM answers.
+    """
 
     name: Name
     image: str
@@ -289,6 +290,8 @@ class Stage(Frozen, frozen=True, kw_only=True):
     models: list[Name]
     tools: dict[str, list[str]] = msgspec.field(default_factory=dict)
     tool_rules: list[ToolRule] = msgspec.field(default_factory=list)
+    resources: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    prompts: dict[str, list[str]] = msgspec.field(default_factory=dict)
     egress: list[EgressRule]
     outputs: list[Name]
     limits: Limits

@@ -101,6 +101,8 @@ class StageWrites(Frozen, frozen=True, kw_only=True):
     outputs: list[Name]
     tools: dict[str, list[str]]
     tool_rules: list[ToolRule] = msgspec.field(default_factory=list)
+    resources: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    prompts: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 class GatewaySlice(Frozen, frozen=True, kw_only=True):
@@ -247,7 +249,14 @@ def slices(plan: Plan) -> dict[Component, Slice]:
         Component.GATEWAY: GatewaySlice(
             version=SLICE_VERSION,
             stages=[
-                StageWrites(stage=s.name, outputs=s.outputs, tools=s.tools, tool_rules=s.tool_rules)
+                StageWrites(
+                    stage=s.name,
+                    outputs=s.outputs,
+                    tools=s.tools,
+                    tool_rules=s.tool_rules,
+                    resources=s.resources,
+                    prompts=s.prompts,
+                )
                 for s in plan.stages
             ],
             outputs=plan.outputs,

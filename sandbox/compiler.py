@@ -55,6 +55,7 @@ from sandbox.workflow import (
     OutputSpec,
     OverSpec,
     StageSpec,
+    ToolUseSpec,
     Workflow,
     nanos,
     per_minute,
@@ -278,7 +279,9 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         needs=sorted(spec.needs),
         inputs=sorted(workflow.inputs if spec.inputs is None else spec.inputs),
         models=sorted(spec.models),
-        tools={name: sorted(tool_use(entry).name for entry in used) for name, used in sorted(spec.tools.items())},
+        tools={name: _used(used, "name") for name, used in sorted(spec.tools.items())},
+        resources={name: r for name, used in sorted(spec.tools.items()) if (r := _used(used, "resource"))},
+        prompts={name: p for name, used in sorted(spec.tools.items()) if (p := _used(used, "prompt"))},
         tool_rules=_tool_rules(spec),
         egress=[
             rule
@@ -295,6 +298,11 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),
     )
+
+
+def _used(entries: Sequence[str | ToolUseSpec], what: str) -> list[str]:
+    """Return the tools, resources or prompts among the entries of one server."""
+    return sorted(name for entry in entries if (name := getattr(tool_use(entry), what)))
 
 
 def _tool_rules(spec: StageSpec) -> list[ToolRule]:

@@ -125,6 +125,10 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
 
 def _calling(name: str, stage: Stage) -> Iterator[tuple[str, int]]:
     """State which tools a stage calls. Whether other guards admit more cannot be told, so they count as wider."""
+    for server, resources in stage.resources.items():
+        yield from ((f"{name} reads {uri} of {server}", 1) for uri in resources)
+    for server, prompts in stage.prompts.items():
+        yield from ((f"{name} gets the prompt {prompt} of {server}", 1) for prompt in prompts)
     rules = {(rule.server, rule.tool): rule for rule in stage.tool_rules}
     for server, tools in stage.tools.items():
         for tool in tools:

@@ -57,6 +57,9 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     yield f"  proposes  {'; '.join(proposes) or 'nothing'}"
     calls = [f"{server}.{tool}" for server, tools in stage.tools.items() for tool in tools]
     yield f"  calls     {', '.join(calls) or 'no tool'}"
+    for what, given in (("resources", stage.resources), ("prompts", stage.prompts)):
+        for server, names in given.items():
+            yield f"            {what} of {server}: {', '.join(names)}"
     for rule in stage.tool_rules:
         words = [f"at most {rule.calls:,} times"] if rule.calls is not None else []
         words += [f"{guard.argument} {guarded(guard)}" for guard in rule.guards]

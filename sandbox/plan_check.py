@@ -6,17 +6,17 @@ A plan file from anywhere passes through here before it is run.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sandbox.plan_hosts import host_problems, network_problems
 from sandbox.plan_models import ceilings_hold, detours_end, detours_keep_the_wire, rates_are_limits, reached
+from sandbox.plan_tools import texts_are_named, tool_rules_narrow
 
 HOLDERS = {"firewall", "llm", "gateway", "customs"}
 TRUSTED = {f"casemate/{role}" for role in ("relay", "firewall", "llm", "gateway", "customs")}
 _SHA = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _CELL_ENV = re.compile(
     r"(LD_.*|HOME|TMPDIR|CASEMATE_.*|(OPENAI|ANTHROPIC|GEMINI|GOOGLE|GOOGLE_GEMINI)_(BASE_URL|API_KEY)|NODE_OPTIONS"
     r"|PYTHONPATH|(no|http|https|all)_proxy|(NO|HTTP|HTTPS|ALL)_PROXY)\Z"
@@ -98,17 +98,17 @@ def egress_names_hosts(plan: Json) -> Iterator[Problem]:
     """Every egress rule names a host: no address, nothing wider than one label below two."""
     for owner in (*plan["stages"], *plan["tools"]):
         for rule in owner["egress"]:
-            yield from (f"{owner['name']}: {p}" for p in _host_problems(rule["host"]))
+            yield from (f"{owner['name']}: {p}" for p in host_problems(rule["host"]))
             if rule["scheme"] not in ("http", "https", "tcp") or not 0 < rule["port"] < 65536:
                 yield f"{owner['name']}: rule for {rule['host']} has no scheme or port"
-            yield from (f"{owner['name']}: {p}" for p in _network_problems(rule["addresses"]))
+            yield from (f"{owner['name']}: {p}" for p in network_problems(rule["addresses"]))
             yield from (f"{owner['name']}: {p}" for p in _inspection_problems(rule))
     for model in plan["models"]:
         if (model["local"] is None) == model["host"].endswith(".local"):
             yield f"model {model['alias']} is neither local nor remote"
-        yield from (f"model {model['alias']}: {p}" for p in _network_problems(model["addresses"]))
+        yield from (f"model {model['alias']}: {p}" for p in network_problems(model["addresses"]))
         if model["local"] is None:
-            yield from (f"model {model['alias']}: {p}" for p in _host_problems(model["host"]))
+            yield from (f"model {model['alias']}: {p}" for p in host_problems(model["host"]))
             if model["host"].startswith("*"):
                 yield f"model {model['alias']} has a pattern for a host"
 
@@ -182,55 +182,12 @@ def inspection_has_no_way_around(plan: Json) -> Iterator[Problem]:
                     yield f"{owner['name']}: {other['host']} is inspected by one rule and not by another"
 
 
-def _host_problems(host: str) -> Iterator[Problem]:
-    try:
-        ipaddress.ip_address(host)
-        yield f"{host} is an address"
-    except ValueError:
-        if not _HOST.match(host) or (host.startswith("*.") and host.count(".") < 2):
-            yield f"{host!r} is no host that a rule may name"
-
-
-def _network_problems(texts: list[str]) -> Iterator[Problem]:
-    """Yield what is not a private network in its one canonical spelling."""
-    for text in texts:
-        try:
-            network = ipaddress.ip_network(text)
-        except ValueError:
-            yield f"{text!r} is no network"
-            continue
-        shared = network.version == 4 and network.overlaps(ipaddress.ip_network("100.64.0.0/10"))
-        reserved = network.is_loopback or network.is_link_local or network.is_unspecified or network.is_multicast
-        if str(network) != text or reserved or network.prefixlen < 7 or not (network.is_private or shared):
-            yield f"{text!r} is no private network"
-
-
 def authorities_are_certificates(plan: Json) -> Iterator[Problem]:
     """What is trusted beside the system's authorities is one certificate each, and no key."""
     for text in plan["trust"]:
         inside = text.removeprefix("-----BEGIN CERTIFICATE-----\n").removesuffix("\n-----END CERTIFICATE-----\n")
         if not re.fullmatch(r"[A-Za-z0-9+/=\n]+", inside):
             yield "a trusted authority is not one certificate"
-
-
-def tool_rules_narrow(plan: Json) -> Iterator[Problem]:
-    """A rule about a tool is about one that the stage has, once, and says something that can hold."""
-    for stage in plan["stages"]:
-        given = [(server, tool) for server, tools in stage["tools"].items() for tool in tools]
-        ruled = [(rule["server"], rule["tool"]) for rule in stage["tool_rules"]]
-        if len(set(ruled)) != len(ruled) or not set(ruled) <= set(given):
-            yield f"stage {stage['name']}: rules about tools that it does not have, or twice about one"
-        for rule in stage["tool_rules"]:
-            where = f"stage {stage['name']}: {rule['server']}.{rule['tool']}"
-            if rule["calls"] == 0 or (rule["calls"] is None and not rule["guards"]):
-                yield f"{where} has a rule that says nothing"
-            for guard in rule["guards"]:
-                below, hosts = guard["below"], guard["hosts"]
-                if below is None and not guard["no_dash"] and not hosts:
-                    yield f"{where}: a guard of {guard['argument']!r} that guards nothing"
-                if below is not None and (below[:1] != "/" or {"", ".", ".."} & set(below.split("/")[1:])):
-                    yield f"{where}: {below!r} is no plain path"
-                yield from (f"{where}: {problem}" for host in hosts for problem in _host_problems(host))
 
 
 def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
@@ -269,7 +226,7 @@ def scans_reject(plan: Json) -> Iterator[Problem]:
             if kind not in output["scan"] or (action == "redact" and kind != "pii"):
                 yield f"output {name} cannot {action} {kind}"
         for host in output["hosts"]:
-            yield from (f"output {name}: {problem}" for problem in _host_problems(host))
+            yield from (f"output {name}: {problem}" for problem in host_problems(host))
 
 
 _SINKS = {
@@ -384,6 +341,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     servers_get_one_secret_in_one_way,
     authorities_are_certificates,
     tool_rules_narrow,
+    texts_are_named,
     outputs_are_bounded,
     scans_reject,
     images_are_pinned,

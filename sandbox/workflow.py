@@ -225,9 +225,11 @@ class GuardSpec(_Typed, frozen=True, kw_only=True):
 
 
 class ToolUseSpec(_Typed, frozen=True, kw_only=True):
-    """A tool of a stage that is more than its name."""
+    """One of a stage's `tools`: a tool by its `name`, or a `resource`, or a `prompt` of the same server."""
 
-    name: str
+    name: str = ""
+    resource: str = ""
+    prompt: str = ""
     calls: int | None = None
     guard: dict[str, GuardSpec] = {}
 

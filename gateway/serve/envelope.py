@@ -94,7 +94,7 @@ def check_head(
     if not length.isdigit() or len(length) > 12 or int(length) > MAX_BODY:
         too_large()
     return Head(
-        version=_version(fields.get("mcp-protocol-version")),
+        version=fields.get("mcp-protocol-version"),
         method=fields.get("mcp-method"),
         name=fields.get("mcp-name"),
         streams="text/event-stream" in fields.get("accept", ""),
@@ -115,6 +115,7 @@ def read_message(head: Head, body: bytes) -> Message:
     if not isinstance(value, dict):
         refuse("CSM-G001", "batch", "send one JSON-RPC object", 400, rpc=INVALID_REQUEST)
     number = _id(value)
+    _check_version(head.version, number)
     if value.get("jsonrpc") != "2.0" or value.keys() - _ENVELOPE:
         refuse("CSM-G001", "envelope", "use jsonrpc, id, method and params only", 400, rpc=INVALID_REQUEST, id=number)
     method, params = value.get("method"), value.get("params", {})
@@ -135,19 +136,19 @@ def _fields(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return fields
 
 
-def _version(version: str | None) -> str | None:
-    known = (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS)
-    if version is not None and version not in known:
+def _check_version(version: str | None, number: RpcId) -> None:
+    if version is not None and version not in (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS):
         refuse(
             "CSM-G008",
             "protocol version",
             "use a supported MCP-Protocol-Version",
             400,
             rpc=UNSUPPORTED_VERSION,
-            allowed=known,
-            more={"supported": list(known), "requested": version[:40]},
+            id=number,
+            allowed=(*HANDSHAKE_VERSIONS, *MODERN_VERSIONS),
+            # Older revisions are agreed on by a handshake; who names one in a header has had it.
+            more={"supported": list(MODERN_VERSIONS), "requested": version[:40]},
         )
-    return version
 
 
 def _id(value: dict[str, Json]) -> RpcId:

@@ -80,10 +80,10 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
     left = MAX_RESULT
     cut = False
     for part in content:
-        known = _known(part)
+        checked = known(part)
         # What is too large is not washed first: millions of small parts would hold the process for seconds.
-        washed = washer.wash(known) if known["type"] == "text" or _size(known) <= left else None
-        if isinstance(washed, dict) and (size := _size(washed)) <= left:
+        washed = washer.wash(checked) if checked["type"] == "text" or size_of(checked) <= left else None
+        if isinstance(washed, dict) and (size := size_of(washed)) <= left:
             left -= size
             parts.append(washed)
             continue
@@ -93,7 +93,7 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
         break
     told: dict[str, Any] = {"content": parts, "isError": result.get("isError") is True}
     if structured is not None:
-        if _size(structured) <= MAX_RESULT:
+        if size_of(structured) <= MAX_RESULT:
             told["structuredContent"] = washer.wash(structured)
         else:
             cut = True
@@ -103,11 +103,13 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
     return Cleaned(told, washer.hidden, washer.secrets, cut)
 
 
-def _size(value: Json) -> int:
+def size_of(value: Json) -> int:
+    """Return the bytes of a value as JSON."""
     return len(msgspec.json.encode(value))
 
 
-def _known(part: Json) -> dict[str, Json]:
+def known(part: Json) -> dict[str, Json]:
+    """Return the fields that a part of content may have; raise `Unusable` for one of another shape."""
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _FIELDS:
         raise Unusable("a part of its content is of no known type")

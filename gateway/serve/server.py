@@ -22,6 +22,7 @@ from gateway.serve.buffer import Buffer
 from gateway.serve.desk import Desk, Ledger
 from gateway.serve.front import Emit
 from gateway.serve.servers.session import Session, opener
+from gateway.serve.texts import Texts
 from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Refusal
 from gateway.start import told
@@ -168,7 +169,10 @@ def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str
         for name, wanted in stage.tools.items():
             server = declared[name]
             session = Session(server, opener(server, stage.stage, root, secrets, part.trust, known.append))
-            desks[stage.stage][name] = ToolDesk(stage.stage, server, wanted, session, emit, known, stage.tool_rules)
+            texts = Texts(stage.resources.get(name, ()), stage.prompts.get(name, ()))
+            desks[stage.stage][name] = ToolDesk(
+                stage.stage, server, wanted, session, emit, known, stage.tool_rules, texts
+            )
     return desks
 
 

@@ -12,16 +12,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.schema import Schema
-from gateway.serve.envelope import MAX_ID, read_message
+from gateway.serve.envelope import MAX_ID, read_message, refuse
 from gateway.serve.front import Emit, Front
 from gateway.serve.guards import outside
 from gateway.serve.notes import LEVELS, Notes, Tell
 from gateway.serve.pins import Found, compare
-from gateway.serve.replies import as_result, info
-from gateway.serve.results import Unusable, clean
+from gateway.serve.replies import as_result, encode, info, uncached
+from gateway.serve.results import Cleaned, Unusable, Washer, clean
 from gateway.serve.servers.peer import Answer, ServerFailed
 from gateway.serve.servers.session import Session
-from gateway.serve.types import INTERNAL_ERROR, META_LEVEL, Head, Message, Refusal, RefusedError, Reply
+from gateway.serve.texts import LISTS, Texts, answered
+from gateway.serve.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    META_LEVEL,
+    NOT_FOUND,
+    Head,
+    Message,
+    Refusal,
+    RefusedError,
+    Reply,
+)
 from policies.errors import denial
 from policies.events import EventLogError
 from policies.plan import Pin, Tool, ToolRule
@@ -44,9 +56,11 @@ class ToolDesk(Front):
         emit: Emit,
         secrets: Sequence[str],
         rules: Sequence[ToolRule] = (),
+        texts: Texts | None = None,
     ) -> None:
         super().__init__(stage, emit, info(f"casemate-{server.name}", f"{server.name}, behind Casemate"), INSTRUCTIONS)
-        self._offers["logging"] = {}
+        self._texts = texts or Texts()
+        self._offers |= {"logging": {}, **self._texts.offers}
         self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, secrets
         pins = {pin.name: pin for pin in server.pins}
         place = f"tool {server.name}"
@@ -89,8 +103,56 @@ class ToolDesk(Front):
                 return self._result(message, await self._call(message, self._notes(message, tell)))
             case "logging/setLevel" if not message.modern:
                 return self._result(message, await self._set_level(message))
+            case method if self._texts.serves(method):
+                return await self._text(message)
             case _:
                 return self._unknown(message)
+
+    async def _text(self, message: Message) -> Reply:
+        """Answer a question about resources or prompts, of which the stage has some."""
+        method, washer, began = message.method, Washer(self._secrets), time.monotonic()
+        cut, error = False, ""
+        try:
+            if method in LISTS:
+                self._tell(EventName.TOOL_CALLED, method, None, None, Verdict.ALLOW)
+                items = await self._session.listed(method, LISTS[method])
+                reply = self._page(message, LISTS[method], self._texts.listed(method, items, washer))
+            else:
+                answer = await self._session.ask(method, self._asked(message))
+                if answer.result is None:
+                    error = f"error {answer.code}"
+                    reply = self._error(message, answer, washer)
+                else:
+                    made, cut = answered(method, answer.result, washer)
+                    reply = self._result(message, {**made, **(uncached() if message.modern else {})})
+        except Unusable as unusable:
+            raise ServerFailed(str(unusable)) from unusable
+        self._told(method, Cleaned({}, washer.hidden, washer.secrets, cut), began, error)
+        return reply
+
+    def _asked(self, message: Message) -> dict[str, Any]:
+        """Return the question for the server; refuse what is malformed, was not given, or comes too often."""
+        method = message.method
+        try:
+            params, subject = self._texts.question(method, message.params)
+        except ValueError as error:
+            self._bad_params(message, method, str(error))
+        if not self._texts.allows(method, params, subject):
+            self._not_given(message, subject, self._texts.given)
+        if self._calls.total() >= MAX_CALLS:
+            status, hint = 429 if message.modern else 200, "stop asking, and end"
+            refuse("CSM-G016", method, hint, status, rpc=INVALID_REQUEST, id=message.id)
+        self._calls[method] += 1
+        self._tell(EventName.TOOL_CALLED, method, None, subject[:200], Verdict.ALLOW)
+        return params
+
+    def _error(self, message: Message, answer: Answer, washer: Washer) -> Reply:
+        """Return a server's error: what it may be, in words that are cleaned."""
+        code = answer.code if answer.code in (NOT_FOUND, INVALID_PARAMS) else INTERNAL_ERROR
+        if message.modern and code == NOT_FOUND:
+            code = INVALID_PARAMS  # since 2026-07-28
+        error = {"code": code, "message": washer.wash(answer.message[:500])}
+        return Reply(status=200, body=encode({"jsonrpc": "2.0", "id": message.id, "error": error}))
 
     async def _tools(self) -> tuple[Mapping[str, Pin], list[dict[str, Any]]]:
         """Return the tools that are there and are what was approved, and the list that was compared.
@@ -171,12 +233,16 @@ class ToolDesk(Front):
         else:
             cleaned = clean(answer.result, self._outputs.get(name), self._secrets)
             reason = ""
+        self._told(name, cleaned, began, reason)
+        return cleaned.result
+
+    def _told(self, name: str, cleaned: Cleaned, began: float, reason: str) -> None:
+        """Write the event of an answer that goes to the agent, and what was done to it."""
         if cleaned.touched:
             whole = "cut" if cleaned.cut else "whole"
             reason += f"{', ' if reason else ''}{cleaned.hidden} hidden characters, {cleaned.secrets} secrets, {whole}"
         code = "CSM-G015" if cleaned.touched else None
         self._tell(EventName.TOOL_ANSWERED, name, code, reason or None, Verdict.ALLOW, began)
-        return cleaned.result
 
     def _stopped(self, tool: str, code: str, where: str, hint: str) -> dict[str, Any]:
         attrs = {"casemate.server": self._server.name, "gen_ai.tool.name": tool}
@@ -201,6 +267,7 @@ class ToolDesk(Front):
         verdict: Verdict,
         began: float | None = None,
     ) -> None:
-        attrs = {"casemate.server": self._server.name, "gen_ai.tool.name": tool}
+        what = "mcp.method.name" if "/" in tool else "gen_ai.tool.name"  # no name of a tool has a slash
+        attrs = {"casemate.server": self._server.name, what: tool}
         more = {"casemate.duration_ms": int((time.monotonic() - began) * 1000)} if began is not None else {}
         self._emit(event, stage=self._stage, verdict=verdict, rule=code, reason=reason, attrs={**attrs, **more})

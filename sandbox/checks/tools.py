@@ -15,6 +15,7 @@ from sandbox.pins import NAME as PINS
 from sandbox.tool_rules import likeness, problems
 from sandbox.workflow import tool_use
 
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-$&-)+-\[\]-~]+\*?")
 _PATH = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._+,=:@-]+)+")
 
 
@@ -134,6 +135,17 @@ def guarded(subject: Subject) -> Iterator[Finding]:
                     yield subject.finding("CSM-C063", problem[1], *at, "hosts", position)
 
 
+def listed(subject: Subject) -> Iterator[Finding]:
+    """C039: a resource that is no URI with one reading, and no beginning of one."""
+    for index, stage in enumerate(subject.workflow.stages):
+        for server, used in stage.tools.items():
+            for position, entry in enumerate(used):
+                resource = tool_use(entry).resource
+                if resource and (not _URI.fullmatch(resource) or ".." in resource):
+                    message = f'"{clean(resource, 100)}" is no URI, nor the beginning of one and *'
+                    yield subject.finding("CSM-C039", message, "stages", index, "tools", server, position, "resource")
+
+
 def _texts(schema: object) -> bool:
     """Whether a schema admits nothing but texts, lists of texts, and null."""
     match schema:
@@ -152,7 +164,8 @@ def _given(subject: Subject) -> Iterator[tuple[str, str, tuple[str | int, ...]]]
     for index, stage in enumerate(subject.workflow.stages):
         for server, used in stage.tools.items():
             for position, entry in enumerate(used):
-                yield server, tool_use(entry).name, ("stages", index, "tools", server, position)
+                if name := tool_use(entry).name:
+                    yield server, name, ("stages", index, "tools", server, position)
 
 
-CHECKS = (declared, used, read_only, pinned, judgeable, distinct, guarded)
+CHECKS = (declared, used, read_only, pinned, judgeable, distinct, guarded, listed)

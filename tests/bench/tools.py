@@ -49,12 +49,12 @@ def request() -> bytes:
     return f"{head}{accept}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def plan(tools: Sequence[dict[str, Any]]) -> Plan:
-    """One stage with the tools of the server."""
+def plan(tools: Sequence[dict[str, Any]], **more: dict[str, list[str]]) -> Plan:
+    """One stage with the tools of the server; `more` are its resources and prompts."""
     pins = [Pin(name=tool["name"], reads=True, definition=tool) for tool in tools]
     tool = Tool(name="fixture", image="i", url=None, secret=None, egress=[], pins=pins)
     made = make_plan(make_output(), stages={"draft": ["samples"]})
-    stages = [msgspec.structs.replace(made.stages[0], tools={"fixture": [pin.name for pin in pins]})]
+    stages = [msgspec.structs.replace(made.stages[0], tools={"fixture": [pin.name for pin in pins]}, **more)]
     return msgspec.structs.replace(made, stages=stages, tools=[tool])
 
 
@@ -72,11 +72,11 @@ def process(command: list[str], **more: object) -> Iterator[subprocess.Popen[byt
 
 def ours(root: Path) -> AbstractContextManager[tuple[Way, list[int], int]]:
     """The gateway before the server."""
-    return gateway(root, [sys.executable, "-S", str(SERVER), "honest"], TOOLS)
+    return gateway(root, [sys.executable, "-S", str(SERVER), "honest"], plan(TOOLS))
 
 
 @contextmanager
-def gateway(root: Path, command: list[str], tools: Sequence[dict[str, Any]]) -> Iterator[tuple[Way, list[int], int]]:
+def gateway(root: Path, command: list[str], made: Plan) -> Iterator[tuple[Way, list[int], int]]:
     """The gateway, a bridge and a server; yield the way, what stands between, and the server."""
     for folder in ("doors/draft", "buffer", "tools/draft/fixture", "bridge"):
         (root / folder).mkdir(parents=True)
@@ -92,7 +92,7 @@ def gateway(root: Path, command: list[str], tools: Sequence[dict[str, Any]]) -> 
         command = [sys.executable, "-m", "gateway", "serve", "--root", str(root)]
         serve = stack.enter_context(process(command, stdin=subprocess.PIPE, stdout=events))
         assert serve.stdin is not None
-        serve.stdin.write(birth(plan(tools), Component.GATEWAY))
+        serve.stdin.write(birth(made, Component.GATEWAY))
         serve.stdin.close()
         while b"component.ready" not in (root / "events.jsonl").read_bytes():
             assert serve.poll() is None

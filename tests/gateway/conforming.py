@@ -1,4 +1,4 @@
-"""The MCP server that the official conformance suite asks for, as far as tools go: `conforming.py [PORT]`.
+"""The MCP server that the official conformance suite asks for, as far as a server answers: `conforming.py [PORT]`.
 
 Over standard streams, or at a port of loopback over HTTP, so that the suite can meet it directly and through the
 gateway. Standard library.
@@ -49,12 +49,63 @@ CONTENT: dict[str, list[dict[str, Any]]] = {
     "test_error_handling": [text("This tool intentionally returns an error for testing")],
     "test_tool_with_logging": [text("It was logged.")],
     "test_tool_with_progress": [text("It has made progress.")],
+    "test_logging_tool": [text("It was logged.")],
+    "test_streaming_elicitation": [text("Nobody was asked.")],
     "json_schema_2020_12_tool": [text("It has a schema.")],
 }
 TOOLS: list[dict[str, Any]] = [
     {"name": name, "description": f"The suite's {name}.", "inputSchema": SCHEMA if name.startswith("json") else NOTHING}
     for name in CONTENT
 ]
+
+RESOURCES: dict[str, dict[str, Any]] = {
+    "test://static-text": {"mimeType": "text/plain", "text": "This is the content of the static text resource."},
+    "test://static-binary": {"mimeType": "image/png", "blob": PIXEL},
+}
+TEMPLATE = "test://template/{id}/data"
+PROMPTS: dict[str, list[str]] = {
+    "test_simple_prompt": [],
+    "test_prompt_with_arguments": ["arg1", "arg2"],
+    "test_prompt_with_embedded_resource": ["resourceUri"],
+    "test_prompt_with_image": [],
+}
+
+
+def resource(uri: str) -> dict[str, Any] | None:
+    """Read a resource."""
+    if uri.startswith("test://template/") and uri.endswith("/data"):
+        number = uri.split("/")[-2]
+        content = {"id": number, "templateTest": True, "data": f"Data for ID: {number}"}
+        return {"contents": [{"uri": uri, "mimeType": "application/json", "text": json.dumps(content)}]}
+    return {"contents": [{"uri": uri, **RESOURCES[uri]}]} if uri in RESOURCES else None
+
+
+def prompt(name: str, given: dict[str, str]) -> dict[str, Any]:
+    """Make the messages of a prompt."""
+    said = text("This is a simple prompt for testing.")
+    parts = {
+        "test_prompt_with_arguments": [text(f"Prompt with arguments: {given}")],
+        "test_prompt_with_embedded_resource": [embedded(given.get("resourceUri", ""), "text/plain", "Embedded."), said],
+        "test_prompt_with_image": [IMAGE, said],
+    }
+    return {"messages": [{"role": "user", "content": part} for part in parts.get(name, [said])]}
+
+
+def listing(method: str) -> dict[str, Any]:
+    """Everything that the server has of a kind."""
+    match method:
+        case "tools/list":
+            return {"tools": TOOLS}
+        case "resources/list":
+            about = [{"uri": uri, "name": uri, "mimeType": RESOURCES[uri]["mimeType"]} for uri in RESOURCES]
+            return {"resources": about}
+        case "resources/templates/list":
+            return {
+                "resourceTemplates": [{"uriTemplate": TEMPLATE, "name": "template", "mimeType": "application/json"}]
+            }
+        case _:
+            named = {name: [{"name": one, "required": True} for one in taken] for name, taken in PROMPTS.items()}
+            return {"prompts": [{"name": name, "description": name, "arguments": named[name]} for name in PROMPTS]}
 
 
 def note(method: str, **params: Any) -> dict[str, Any]:
@@ -66,7 +117,7 @@ def call(params: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict
     name = params["name"]
     token = params.get("_meta", {}).get("progressToken")
     for step, words in enumerate(("started", "processing data", "completed")):
-        if name == "test_tool_with_logging":
+        if name in ("test_tool_with_logging", "test_logging_tool"):
             send(note("notifications/message", level="info", data=f"Tool {words}"))
             time.sleep(0.05)
         if name == "test_tool_with_progress" and token is not None:
@@ -82,17 +133,28 @@ def answer(message: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> N
     result: dict[str, Any] | None
     match message["method"]:
         case "initialize":
-            about = {"capabilities": {"tools": {}, "logging": {}}, "serverInfo": {"name": "conforming", "version": "1"}}
+            offers = ("tools", "logging", "resources", "prompts", "completions")
+            about = {
+                "capabilities": {kind: {} for kind in offers},
+                "serverInfo": {"name": "conforming", "version": "1"},
+            }
             result = {"protocolVersion": message["params"]["protocolVersion"], **about}
-        case "tools/list":
-            result = {"tools": TOOLS}
+        case method if method.endswith("/list"):
+            result = listing(method)
+        case "resources/read":
+            result = resource(message["params"]["uri"])
+        case "prompts/get" if message["params"]["name"] in PROMPTS:
+            result = prompt(message["params"]["name"], message["params"].get("arguments", {}))
+        case "completion/complete":
+            result = {"completion": {"values": ["paris", "park"], "total": 2, "hasMore": False}}
         case "tools/call" if message["params"]["name"] in CONTENT:
             result = call(message["params"], send)
         case "ping" | "logging/setLevel":
             result = {}
         case _:
             result = None
-    end = {"result": result} if result is not None else {"error": {"code": -32601, "message": "unknown"}}
+    missing = {"code": -32002 if message["method"] == "resources/read" else -32601, "message": "unknown"}
+    end = {"result": result} if result is not None else {"error": missing}
     send({"jsonrpc": "2.0", "id": message["id"], **end})
 
 

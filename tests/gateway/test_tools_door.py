@@ -260,7 +260,8 @@ class Scripted(Peer):
             "tools/list": {"tools": TOOLS},
             "tools/call": {"content": [{"type": "text", "text": "fine"}]},
         }
-        return Answer(self._results.get(method, honest[method]))
+        given = self._results.get(method, honest.get(method))
+        return given if isinstance(given, Answer) else Answer(given)
 
     async def notify(self, method: str) -> None:
         if method in self._raises:

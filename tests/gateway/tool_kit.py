@@ -17,6 +17,7 @@ from typing import Any
 from gateway.serve.notes import Tell
 from gateway.serve.servers.session import Open, Patience, Session
 from gateway.serve.servers.stdio import StdioPeer
+from gateway.serve.texts import Texts
 from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Head
 from policies.events import EventWriter
@@ -58,11 +59,12 @@ class Agent:
         wanted: Sequence[str] = WANTED,
         tool: Tool | None = None,
         rules: Sequence[ToolRule] = (),
+        texts: Texts | None = None,
     ) -> None:
         self.lines: list[bytes] = []
         emit = EventWriter(Component.GATEWAY, self.lines.append)
         self.session = Session(tool or make_tool(), open_peer, patience)
-        self.desk = ToolDesk("draft", tool or make_tool(), wanted, self.session, emit, (TOKEN,), rules)
+        self.desk = ToolDesk("draft", tool or make_tool(), wanted, self.session, emit, (TOKEN,), rules, texts)
 
     async def call(self, name: str = "look", q: str | None = "x") -> dict[str, Any]:
         """Call a tool; return the JSON-RPC answer."""

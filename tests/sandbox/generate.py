@@ -141,6 +141,9 @@ def _rule(random: Random, host: str) -> dict[str, Any]:
     return rule
 
 
+TEXTS = [{"resource": "memo://*"}, {"prompt": "summary"}]
+
+
 def _tool(random: Random, name: str) -> Any:
     if random.random() < 0.5:
         return name
@@ -161,7 +164,10 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     if random.random() < 0.5:
         stage["inputs"] = some(random, inputs)
     if random.random() < 0.5:
-        stage["tools"] = {name: [_tool(random, f"read_{name}"), f"search_{name}"] for name in some(random, tools)}
+        stage["tools"] = {
+            name: [_tool(random, f"read_{name}"), f"search_{name}", *TEXTS[: random.randint(0, 2)]]
+            for name in some(random, tools)
+        }
     if random.random() < 0.5:
         stage["egress"] = [_rule(random, host) for host in some(random, HOSTS)]
         if random.random() < 0.2:

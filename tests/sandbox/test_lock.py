@@ -47,6 +47,8 @@ WIDER = {
     "an environment": stage(env={"A": "b"}),
     "an output": stage(outputs=["rows"]),
     "a tool": stage(tools={"repo": ["write"]}),
+    "a resource": stage(tools={"repo": []}, resources={"repo": ["memo://a"]}),
+    "a prompt": stage(tools={"repo": []}, prompts={"repo": ["summary"]}),
     "a longer run": stage(limits=msgspec.structs.replace(plan().stages[0].limits, wall_s=61)),
     "more memory": stage(limits=msgspec.structs.replace(plan().stages[0].limits, memory=1 << 30)),
     "a quota": output(per_run=11),

@@ -90,6 +90,8 @@ SETS: list[tuple[str, Any]] = [
     ("stages/0/limits/pids", 0),
     ("stages/0/limits/disk", 0),
     ("stages/0/tool_rules", [{"server": "repo", "tool": "look", "calls": 5, "guards": []}]),
+    ("stages/0/resources", {"absent": ["memo://a"]}),
+    ("stages/0/prompts", {"absent": ["summary"]}),
     ("outputs/0/schema", {}),
     ("outputs/0/schema", {"type": "object", "properties": {"a": {}}}),
     ("outputs/0/schema/additionalProperties", True),

@@ -16,6 +16,7 @@ from sandbox.project import open_project
 from sandbox.schema_rules import problems
 from sandbox.tool_rules import likeness
 from tests.sandbox.conftest import WORKFLOW
+from tests.sandbox.test_compiler import compiled
 
 GOOD: dict[str, Any] = {"type": "object", "properties": {"q": {"type": "string"}}}
 
@@ -135,6 +136,20 @@ def test_what_could_hide_is_marked_and_counted(hidden: str) -> None:
     first, *lines = render("repo", plain)
     assert "hidden" not in first
     assert any("größer, новый, 新しい." in line for line in lines)
+
+
+@pytest.mark.parametrize("uri", ["memo", "*", "memo:", "memo://a*b", "file:///inputs/../x*", "memo://a b", "memo://é"])
+def test_a_resource_that_is_no_uri_is_refused_where_it_stands(project: Path, uri: str) -> None:
+    definition = {"name": "look", "inputSchema": GOOD}
+    (finding,) = found(project, {"repo": [definition]}, f"{{repo: [look, {{resource: '{uri}'}}]}}")
+    assert (finding.code, finding.path) == ("CSM-C039", ("stages", 1, "tools", "repo", 1, "resource"))
+    # control: with and without an end, beside a prompt, and without a tool
+    good = "{repo: [{resource: 'memo://a*'}, {resource: 'file:///inputs/a.txt'}, {prompt: summary}]}"
+    assert found(project, {"repo": [definition]}, good) == []
+    stage = compiled(project).stages[1]
+    assert stage.tools == {"repo": []}
+    assert stage.resources == {"repo": ["file:///inputs/a.txt", "memo://a*"]}
+    assert stage.prompts == {"repo": ["summary"]}
 
 
 def found(project: Path, pins: dict[str, list[dict[str, Any]]], tools: str) -> list[Finding]:

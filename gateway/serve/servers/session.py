@@ -102,6 +102,16 @@ class Session:
         """Ask for something that has no definition: a resource, a prompt."""
         return await self._ask(method, params)
 
+    async def listed(self, method: str, key: str) -> list[dict[str, Any]]:
+        """Return every page of a list of something that has no definition."""
+        async with self._slots:
+            peer = await self._ready()
+            try:
+                return await _pages(peer, method, key, self._patience.open_s)
+            except Exception:
+                await self._drop(peer)
+                raise
+
     async def level(self, level: str) -> None:
         """Say how much of its log is wanted, now and whenever the server is opened anew, if it has one."""
         self._level = level
@@ -169,7 +179,7 @@ class Session:
                 if greet:
                     await self._greet(peer)
                 peer.stale = False
-                self._tools = await _list(peer, self._patience.open_s)
+                self._tools = await _pages(peer, "tools/list", "tools", self._patience.open_s)
         except BaseException as error:
             await peer.close()
             if isinstance(error, TimeoutError):
@@ -198,24 +208,24 @@ class Session:
             await peer.close()
 
 
-async def _list(peer: Peer, seconds: float) -> list[dict[str, Any]]:
-    """Return every page of tools/list."""
-    tools: list[dict[str, Any]] = []
+async def _pages(peer: Peer, method: str, key: str, seconds: float) -> list[dict[str, Any]]:
+    """Return every page of a list."""
+    items: list[dict[str, Any]] = []
     seen: set[str] = set()
     params: dict[str, Any] = {}
     for _ in range(MAX_PAGES):
-        answer = await peer.request("tools/list", params, seconds)
-        page = (answer.result or {}).get("tools")
-        if not isinstance(page, list) or not all(isinstance(tool, dict) for tool in page):
-            raise ServerFailed("it does not list its tools")
-        tools += page
+        answer = await peer.request(method, params, seconds)
+        page = (answer.result or {}).get(key)
+        if not isinstance(page, list) or not all(isinstance(item, dict) for item in page):
+            raise ServerFailed(f"it does not list its {key}")
+        items += page
         cursor = (answer.result or {}).get("nextCursor")
-        if len(tools) > MAX_TOOLS:
-            raise ServerFailed(f"it has over {MAX_TOOLS} tools")
+        if len(items) > MAX_TOOLS:
+            raise ServerFailed(f"it has over {MAX_TOOLS} {key}")
         if cursor is None:
-            return tools
+            return items
         if not isinstance(cursor, str) or cursor in seen:
             raise ServerFailed("its pages go round in a circle")
         seen.add(cursor)
         params = {"cursor": cursor}
-    raise ServerFailed(f"it has over {MAX_PAGES} pages of tools")
+    raise ServerFailed(f"it has over {MAX_PAGES} pages of {key}")
