@@ -1,4 +1,4 @@
-"""The sink `dataset`: accepted records as JSON lines or Parquet. The only file that talks to pyarrow."""
+"""The sink `dataset`: accepted records as JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -8,29 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from gateway.customs.columns import Columns, Kind
-from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.plan import Output
 from policies.writes import Written
-
-ROW_GROUP = 4096
-"""Rows of a Parquet row group; fixed, so that the same rows give the same bytes."""
-
-_TYPES: dict[Kind, pa.DataType] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "json": pa.string(),
-    "list<string>": pa.list_(pa.string()),
-    "list<int64>": pa.list_(pa.int64()),
-    "list<float64>": pa.list_(pa.float64()),
-}
 
 
 class Writer(Protocol):
@@ -61,11 +41,9 @@ class Dataset:
             return
         try:
             if self._writer is None:
-                file = self._part.open("xb")
-                parquet = self._output.format == "parquet"
-                self._writer = _Parquet(file, self._output, self._extra) if parquet else _Lines(file)
+                self._writer = self._open(self._part.open("xb"))
             self._writer.add(rows)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError) as error:
             raise self._failed(error) from error
         self.rows += len(rows)
 
@@ -77,9 +55,16 @@ class Dataset:
             self._writer.close()
             sha256, size = _hashed(self._part)
             self._part.replace(self._final)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError) as error:
             raise self._failed(error) from error
         return {"sha256": f"sha256:{sha256}", "size": size, "columns": self._writer.columns}
+
+    def _open(self, file: BinaryIO) -> Writer:
+        if self._output.format != "parquet":
+            return _Lines(file)
+        from gateway.customs.parquet import Parquet  # here, so that workers and other outputs do without its memory
+
+        return Parquet(file, self._output, self._extra)
 
     def _failed(self, error: Exception) -> CasemateError:
         return CasemateError("CSM-W010", f"{type(error).__name__} at the sink", place=f"output {self._output.name}")
@@ -131,45 +116,6 @@ class _Lines:
         self._file.write(b"".join(form + b"\n" for form in forms))
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
-class _Parquet:
-    columns: list[dict[str, str]]
-
-    def __init__(self, file: BinaryIO, output: Output, extra: bool) -> None:
-        self._file, self._columns, self._with_extra = file, Columns(output.schema), extra
-        fields = [pa.field(column.name, _TYPES[column.kind]) for column in self._columns.columns]
-        if extra:
-            fields.append(pa.field(self._columns.extra, pa.string()))
-        self._schema = pa.schema(fields)
-        self.columns = [{"name": field.name, "type": str(field.type)} for field in fields]
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd", store_schema=False)
-        self._rows: list[list[Any]] = []
-
-    def add(self, forms: Sequence[bytes]) -> None:
-        for form in forms:
-            record = orjson.loads(form)
-            cells = self._columns.cells(record)
-            if self._with_extra:
-                unnamed = self._columns.unnamed(record)
-                cells.append(canonical(unnamed).decode() if unnamed else None)
-            self._rows.append(cells)
-            if len(self._rows) == ROW_GROUP:
-                self._flush()
-
-    def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [() for _ in self._schema]
-        arrays = [pa.array(cells, field.type) for cells, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP)
-        self._rows = []
-
-    def close(self) -> None:
-        if self._rows:
-            self._flush()
-        self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

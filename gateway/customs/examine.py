@@ -62,7 +62,8 @@ class Examiner:
         self._limits = [(name, bound.min, bound.max) for name, bound in output.bounds.items()]
         self._names = frozenset(output.schema.get("properties", {}))
         self._refers = references(output.schema)
-        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, _closed_names(output.schema))
+        names, flat = _closed_names(output.schema), _is_flat(output.schema)
+        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=flat)
         self._spread = Spreads(scanner.needles)
         self._checks = list(checks_for(output, scanner, mark_key))
 
@@ -159,17 +160,30 @@ def _closed_names(schema: Mapping[str, Any]) -> Sequence[str] | None:
         part = waiting.pop()
         if not isinstance(part, Mapping):
             return None
-        kinds = part.get("type")
-        kinds = {kinds} if isinstance(kinds, str) else set(kinds or {"object"})
-        if kinds & {"object"}:
+        kinds = _kinds(part, {"object"})
+        if "object" in kinds:
             if part.get("additionalProperties") is not False or part.get("patternProperties"):
                 return None
             names += part.get("properties", {})
             waiting += part.get("properties", {}).values()
-        if kinds & {"array"}:
+        if "array" in kinds:
             waiting.append(part.get("items"))
             waiting += part.get("prefixItems", [])
     return names
+
+
+def _is_flat(schema: Mapping[str, Any]) -> bool:
+    """Tell whether every record is a list of texts, numbers and the like."""
+    plain = {"string", "number", "integer", "boolean", "null"}
+    closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+    fields = schema.get("properties", {}).values()
+    return closed and all(isinstance(field, Mapping) and _kinds(field, {"object"}) <= plain for field in fields)
+
+
+def _kinds(schema: Mapping[str, Any], default: set[str]) -> set[str]:
+    """Return the types that a schema names."""
+    kinds = schema.get("type")
+    return {kinds} if isinstance(kinds, str) else set(kinds or default)
 
 
 def _redacted(value: Any) -> Any:

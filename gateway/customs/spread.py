@@ -7,7 +7,7 @@ once; over the borders of chunks, by as much of both sides as the longest needle
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.customs.scan.plane import squeeze
@@ -55,13 +55,13 @@ class Spreads:
             return None
         edges = Edges()
         columns = _columns(records)
-        plane = planes.joined(["".join(map(str, column.values())) for column in columns.values()])
+        plane = planes.joined(["".join([str(value) for _, value in column]) for column in columns.values()])
         hit = self._patterns.rows(planes.squeezed(planes.unhidden(planes.folded(plane))))["needles"]
         for number, (name, column) in enumerate(columns.items()):
             if number in hit:
-                edges.found += self._within(_pieces(column.items()))
-            edges.heads[name] = list(self._until_enough(_pieces(column.items())))
-            edges.tails[name] = list(self._until_enough(_pieces(reversed(column.items()))))[::-1]
+                edges.found += self._within(_pieces(column))
+            edges.heads[name] = list(self._until_enough(_pieces(column)))
+            edges.tails[name] = list(self._until_enough(_pieces(reversed(column))))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -100,19 +100,22 @@ class Spreads:
                 start = whole.find(part, start + 1)
 
 
-def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, dict[int, object]]:
-    columns: dict[str, dict[int, object]] = {}
+def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, list[tuple[int, object]]]:
+    """Return the values of each top-level field, with their rows."""
+    shapes = set(map(tuple, records.values()))
+    if len(shapes) == 1 and len(names := shapes.pop()) <= MAX_COLUMNS:
+        columns = zip(*(record.values() for record in records.values()), strict=True)
+        return {name: list(zip(records, column, strict=True)) for name, column in zip(names, columns, strict=True)}
+    found: dict[str, list[tuple[int, object]]] = {}
     for row, record in records.items():
         for name, value in record.items():
-            if type(value) in (str, int, float):
-                known = name if name in columns or len(columns) < MAX_COLUMNS else _REST
-                columns.setdefault(known, {})[row] = value
-    return columns
+            found.setdefault(name if name in found or len(found) < MAX_COLUMNS else _REST, []).append((row, value))
+    return found
 
 
-def _pieces(column: object) -> Iterator[Piece]:
-    for row, value in column:  # type: ignore[attr-defined]
-        if text := squeeze(str(value)):
+def _pieces(column: Iterable[tuple[int, object]]) -> Iterator[Piece]:
+    for row, value in column:
+        if type(value) in (str, int, float) and (text := squeeze(str(value))):
             yield row, text
 
 

@@ -48,6 +48,56 @@ def test_a_row_that_passes_is_applied_with_a_manifest(lab: Lab) -> None:
     assert str(applied.attrs["casemate.digest"]) in json.dumps(manifest)
 
 
+FILE = (
+    PROPOSE
+    + """
+import pathlib
+pathlib.Path("sets").mkdir()
+lines = [json.dumps({"text": f"row {n}", "n": n}) + "\\n" for n in range(5000)]
+pathlib.Path("sets/rows.jsonl").write_text("".join(lines) + TAIL)
+asyncio.run(propose({"output": "rows", "path": "sets/rows.jsonl"}, tool="propose_file"))
+AFTER
+"""
+)
+"""An agent that proposes a file of records."""
+MANY = {
+    "sink": {"kind": "dataset", "path": "out/rows.jsonl"},
+    "schema": "rows.json",
+    "quota": {"per_run": 6000},
+    "atomic": "each",
+}
+
+
+def test_a_file_of_records_is_taken_as_it_is_when_the_agent_has_ended(lab: Lab) -> None:
+    after = 'pathlib.Path("sets/rows.jsonl").open("a").write(json.dumps({"text": "added later"}) + "\\n")'
+    agent = FILE.replace("TAIL", '"not json\\n" + json.dumps({"text": 1}) + "\\n"').replace("AFTER", after)
+    result = lab.run(lab.workflow(agent, outputs=["rows"], top={"outputs": {"rows": MANY}}))
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in (lab.folder / "out" / "rows.jsonl").read_text().splitlines()]
+    assert rows == [{"n": n, "text": f"row {n}"} for n in range(5000)] + [{"text": "added later"}]
+    (taken,) = result.of("write.taken")
+    assert taken.attrs["casemate.write.id"] == "agent-0"
+    assert [event.rule for event in result.of("write.judged") if event.stage] == ["CSM-W006", "CSM-W001"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        'pathlib.Path("sets/rows.jsonl").unlink()',
+        'pathlib.Path("sets/rows.jsonl").unlink(); pathlib.Path("sets/rows.jsonl").symlink_to("/etc/passwd")',
+        'pathlib.Path("sets/rows.jsonl").unlink(); pathlib.Path("sets/rows.jsonl").mkdir()',
+        'import os; os.unlink("sets/rows.jsonl"); os.mkfifo("sets/rows.jsonl")',
+    ],
+    ids=["gone", "link", "folder", "pipe"],
+)
+def test_a_file_that_is_not_there_fails_the_stage(lab: Lab, after: str) -> None:
+    agent = FILE.replace("TAIL", '""').replace("AFTER", after)
+    result = lab.run(lab.workflow(agent, outputs=["rows"], top={"outputs": {"rows": MANY}}))
+    assert (result.exit_code, result.outcome) == (5, "failed"), result.stderr
+    assert result.of("stage.ended")[0].rule == "CSM-R025"
+    assert not (lab.folder / "out").exists()
+
+
 def test_an_agent_that_proposes_nothing_is_incomplete(lab: Lab) -> None:
     result = lab.run(lab.workflow("print('nothing to say')", outputs=["rows"]))
     assert (result.exit_code, result.outcome) == (5, "incomplete")

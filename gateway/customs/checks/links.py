@@ -35,7 +35,7 @@ _CLOSING: Final = re.compile(
 )
 SIEVE: Final = (
     r"[A-Za-z0-9+.-]:[\\/]",
-    r"[\\/]{2}[A-Za-z0-9_\[\x7f]",
+    r"[\\/]{2}[A-Za-z0-9_\[\x80]",
     r"(?i)www\.",
     r"(?i)script\s*:|data:[a-z]",
     r"<[^>]{0,200}[A-Za-z]",

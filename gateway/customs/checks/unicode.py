@@ -40,9 +40,8 @@ SIEVE: Final = (
     r"(?:\xef\xb8[\x80-\x8f]|\xf3\xa0[\x84-\x87].){2}|\xf3\xa0[\x80\x81]|\xf3[\xb0-\xbf]|\xf4",
     r"[A-Za-z][\xcd-\xd3][\x80-\xbf]",
     r"[\xcd-\xd3][\x80-\xbf][A-Za-z]",
-    r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]",
 )
-"""Patterns over UTF-8 of which one matches wherever a rule does."""
+"""Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
 
 
 class Unicode:

@@ -16,17 +16,20 @@ import numpy.typing as npt
 from gateway.customs.scan.plane import LOOKALIKES, texts
 
 ROW, TEXT = "\x1e", "\0"
-OTHER, HIDDEN, MANY = 0x7F, 0x02, 0x03
+OTHER, HIDDEN, MANY = 0x80, 0x81, 0x82
 """A letter without an ASCII likeness; a character that is not seen; one that stands for several."""
 _LOWER = bytes(code + 32 if 65 <= code <= 90 else code for code in range(256))
 _ALNUM = bytes(code for code in range(256) if 48 <= code <= 57 or 65 <= code <= 90 or 97 <= code <= 122)
 
 
-def values_of(record: Mapping[str, object], form: bytes) -> str:
+def values_of(record: Mapping[str, object]) -> str:
     """Return the values of a record, `TEXT` between them."""
-    if form.count(b"{") == 1 and b"[" not in form:
-        return TEXT.join(map(str, record.values()))
     return TEXT.join(text.text for text in texts(record) if not text.key)
+
+
+def flat_values_of(record: Mapping[str, object]) -> str:
+    """Return the values of a record that has no list and no record in it, `TEXT` between them."""
+    return TEXT.join(map(str, record.values()))
 
 
 def pairs_of(record: Mapping[str, object]) -> str:

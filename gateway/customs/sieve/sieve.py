@@ -26,22 +26,33 @@ _ENCODED: Final = (
     r"(?:[0-9a-fA-F]{2}[ :,-]{1,2}(?:0x|\\x)?){7}[0-9a-fA-F]{2}",
     r"0x[0-9a-fA-F]{2}",
 )
+_CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
+_ESCAPED: Final = b"\\u00"
 _ROW: Final = planes.ROW.encode()
 _TEXT: Final = planes.TEXT.encode()
 
 
 class Sieve:
-    """The sieve of one output. `names`: the names of all fields of its records, or None where they are the agent's."""
+    """The sieve of one output. `names`: the names of all fields of its records, or None where they are the agent's;
+    `flat`: no field is a list or a record."""
 
     def __init__(
-        self, scans: Sequence[str], rules: SecretRules, needles: Sequence[Needle], names: Sequence[str] | None
+        self,
+        scans: Sequence[str],
+        rules: SecretRules,
+        needles: Sequence[Needle],
+        names: Sequence[str] | None,
+        *,
+        flat: bool = False,
     ) -> None:
+        self._texts = planes.flat_values_of if flat else planes.values_of
         words = [word for rule in rules.rules for word in rule.names]
         self._keys = names is None
         self._pairs = names is None or any(word in name.lower() for word in words for name in names)
         self._unicode = "unicode" in scans
         tokens = [rule.pattern for rule in rules.rules]
-        parts = {"pii": pii.SIEVE, "links": links.SIEVE}
+        parts: dict[str, Sequence[str]] = {"pii": pii.SIEVE, "links": links.SIEVE}
+        parts["unicode"] = (_CONTROLS,)
         asked = {name: patterns for name, patterns in parts.items() if name in scans}
         self._whole = Patterns({"tokens": tokens, "encoded": _ENCODED, **asked})
         self._glued = Patterns({"tokens": tokens, "run": [_RUN]})
@@ -55,7 +66,7 @@ class Sieve:
     def suspects(self, records: Mapping[int, Mapping[str, object]], forms: Sequence[bytes]) -> set[int]:
         """Return the numbers of the rows that must be checked, of `records` by their number in the chunk."""
         numbers = list(records)
-        values = [planes.values_of(records[n], forms[n]) for n in numbers]
+        values = [self._texts(record) for record in records.values()]
         pairs = [planes.pairs_of(records[n]) for n in numbers] if self._pairs else values
         beside = planes.joined(values)
         whole = planes.joined(pairs) if self._pairs else beside
@@ -77,14 +88,10 @@ class Sieve:
         if self._unicode and not whole.isascii():
             found |= self._characters.rows(whole.encode("utf-8", "replace"))["unicode"]
         found |= self._wrapped(sorted(wrapped), pairs, values)
-        return {numbers[row] for row in found} | (self._controls(numbers, forms) if self._unicode else set())
-
-    @staticmethod
-    def _controls(numbers: Sequence[int], forms: Sequence[bytes]) -> set[int]:
-        """Return the rows with control characters. JSON escapes all of them but one."""
-        marks = (b"\\u00", b"\\b", b"\\f", b"\x7f")
-        every = b"".join(forms)
-        return {n for mark in marks if mark in every for n in numbers if mark in forms[n]}
+        suspects = {numbers[row] for row in found}
+        if self._unicode and _ESCAPED in b"".join(forms):  # marks of rows and texts do not show in a plane
+            suspects |= {n for n in numbers if _ESCAPED in forms[n]}
+        return suspects
 
     def _hidden(self, folded: bytes, whole: str) -> set[int]:
         found = planes.rows_with(folded, planes.MANY)
