@@ -2,12 +2,15 @@
 
 Standard library only: it is copied into a container. The script is one step a request. Where the agent has a tool that
 runs commands, and no result of it yet, the answer is a call of that tool with the command that was given; else it is a
-text. Every answer's usage is told, so that a test can say to the nano-dollar what an agent must have been charged.
+text. With `tool` and `arguments`, it is the tool whose name ends so, and the text repeats what `report`, a pattern,
+finds in its result. Every answer's usage is told, so that a test can say to the nano-dollar what an agent must have
+been charged.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import sys
 import threading
@@ -32,16 +35,39 @@ def tell(**fields: Any) -> None:
 
 def names(body: Json) -> list[str]:
     """Return the names of the tools that the agent offers, whatever the format."""
-    tools = body.get("tools") or []
-    return [str(tool.get("name") or tool.get("function", {}).get("name")) for tool in tools]
+    return [str(tool.get("name") or tool.get("function", {}).get("name")) for tool in offered(body)]
+
+
+def offered(body: Json) -> Iterator[Json]:
+    """Yield the tools that the agent offers, those in a namespace one by one."""
+    for tool in body.get("tools") or []:
+        yield from (
+            [{**inner, "namespace": tool["name"]} for inner in tool["tools"]]
+            if tool.get("type") == "namespace"
+            else [tool]
+        )
+
+
+def has_result(body: Json) -> bool:
+    """Whether a tool was used already."""
+    text = json.dumps(body)
+    return any(mark in text for mark in ('"tool_result"', '"function_call_output"', '"role": "tool"'))
+
+
+def final(body: Json) -> str:
+    """Return the text that ends the task: with a result, what was to be reported of it."""
+    found = re.search(CONFIG["report"], json.dumps(body)) if "report" in CONFIG and has_result(body) else None
+    return f"The tool says {found.group()}." if found else FINAL
 
 
 def shell(body: Json) -> tuple[str, Json] | None:
     """Return the call of a shell that the script wants now, if the agent has one and has not used it."""
-    text = json.dumps(body)
-    if any(mark in text for mark in ('"tool_result"', '"function_call_output"', '"role": "tool"')):
+    if has_result(body):
         return None
-    for tool in body.get("tools") or []:
+    for tool in offered(body):
+        if "tool" in CONFIG and str(tool.get("name") or tool.get("function", {}).get("name")).endswith(CONFIG["tool"]):
+            return str(tool.get("name") or tool["function"]["name"]), CONFIG["arguments"]
+    for tool in [] if "tool" in CONFIG else offered(body):
         spec = tool.get("function") or tool
         name = str(spec.get("name"))
         if name in SHELLS:
@@ -73,7 +99,8 @@ def chat(body: Json) -> tuple[Json, Iterator[Json | str]]:
     call = shell(body)
     given, made = usage(body, call)
     counts = {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
-    message: Json = {"role": "assistant", "content": FINAL}
+    text = final(body)
+    message: Json = {"role": "assistant", "content": text}
     if call is not None:
         function = {"name": call[0], "arguments": json.dumps(call[1])}
         message = {"role": "assistant", "content": None}
@@ -90,7 +117,7 @@ def chat(body: Json) -> tuple[Json, Iterator[Json | str]]:
 
         if call is None:
             yield chunk({"role": "assistant", "content": ""})
-            yield from (chunk({"content": word + " "}) for word in FINAL.split())
+            yield from (chunk({"content": word + " "}) for word in text.split())
         else:
             first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": call[0], "arguments": ""}}
             yield chunk({"role": "assistant", "content": None, "tool_calls": [first]})
@@ -105,7 +132,8 @@ def chat(body: Json) -> tuple[Json, Iterator[Json | str]]:
 def messages(body: Json) -> tuple[Json, Iterator[Json | str]]:
     call = shell(body)
     given, made = usage(body, call)
-    block: Json = {"type": "text", "text": FINAL}
+    text = final(body)
+    block: Json = {"type": "text", "text": text}
     if call is not None:
         block = {"type": "tool_use", "id": "toolu_1", "name": call[0], "input": call[1]}
     reason = "end_turn" if call is None else "tool_use"
@@ -119,7 +147,7 @@ def messages(body: Json) -> tuple[Json, Iterator[Json | str]]:
         yield {"type": "message_start", "message": start}
         if call is None:
             yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-            delta: Json = {"type": "text_delta", "text": FINAL}
+            delta: Json = {"type": "text_delta", "text": text}
         else:
             yield {"type": "content_block_start", "index": 0, "content_block": {**block, "input": {}}}
             delta = {"type": "input_json_delta", "partial_json": json.dumps(call[1])}
@@ -135,11 +163,14 @@ def messages(body: Json) -> tuple[Json, Iterator[Json | str]]:
 def responses(body: Json) -> tuple[Json, Iterator[Json | str]]:
     call = shell(body)
     given, made = usage(body, call)
-    content = {"type": "output_text", "text": FINAL, "annotations": []}
+    text = final(body)
+    content = {"type": "output_text", "text": text, "annotations": []}
     item: Json = {"type": "message", "id": "m1", "role": "assistant", "status": "completed", "content": [content]}
     if call is not None:
         item = {"type": "function_call", "id": "fc1", "call_id": "call_1", "name": call[0], "status": "completed"}
         item["arguments"] = json.dumps(call[1])
+        spaces = [tool["namespace"] for tool in offered(body) if tool.get("name") == call[0] and "namespace" in tool]
+        item |= {"namespace": spaces[0]} if spaces else {}
     counts = {
         "input_tokens": given, "output_tokens": made, "total_tokens": given + made,
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
@@ -154,7 +185,7 @@ def responses(body: Json) -> tuple[Json, Iterator[Json | str]]:
         )
         if call is None:
             where = {"item_id": "m1", "output_index": 0, "content_index": 0}
-            steps.append({"type": "response.output_text.delta", **where, "delta": FINAL})
+            steps.append({"type": "response.output_text.delta", **where, "delta": text})
         steps.append({"type": "response.output_item.done", "output_index": 0, "item": item})
         steps.append({"type": "response.completed", "response": whole})
         yield from ({**step, "sequence_number": number} for number, step in enumerate(steps))
