@@ -98,6 +98,17 @@ MCP_SERVERS = ImageSpec(
     npm="mcp-servers",
 )
 """MCP servers as their authors ship them, for tests: git, time and fetch in Python; everything, filesystem, memory."""
+TOOLS = ImageSpec(
+    "casemate/tools",
+    "tools",
+    debian=("python3", "ca-certificates", "git"),
+    lock="tools",
+    files=("compose/tools/git.py", "compose/tools/postgres.py"),
+)
+"""Ready MCP servers that only read, for whoever wants them: of a git repository, the web, a PostgreSQL database."""
+TEST_POSTGRES = ImageSpec(
+    "casemate/test-postgres", "test-postgres", debian=("python3", "ca-certificates", "postgresql")
+)
 BENCH = ImageSpec(
     "casemate/bench",
     "bench",
@@ -106,6 +117,10 @@ BENCH = ImageSpec(
     beside=("litellm", "mitmdump", "fastmcp"),
 )
 """Ours and those that ours is measured against, for benchmarks; the code comes from the checkout."""
+
+
+OPTIONAL = (TOOLS,)
+"""Images that are built when they are asked for by name."""
 
 
 def build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...] = IMAGES) -> dict[str, str]:

@@ -19,6 +19,7 @@ IMAGES = (
     "agent-claude",
     "npm",
     "mcp-servers",
+    "tools",
     "litellm",
     "mitmdump",
     "fastmcp",

@@ -40,12 +40,17 @@ def images() -> None:
 
 
 @images.command()
-def build() -> int:
-    """Build the trusted images that are missing or out of date."""
+@click.argument("names", nargs=-1)
+def build(names: tuple[str, ...]) -> int:
+    """Build the trusted images that are missing or out of date, or those that are named."""
     from sandbox.host import ensure_engine
-    from sandbox.images import build_all
+    from sandbox.images import IMAGES, OPTIONAL, build_all
 
-    for name, digest in build_all(ensure_engine(_progress), _progress).items():
+    known = {spec.name: spec for spec in (*IMAGES, *OPTIONAL)}
+    if unknown := [name for name in names if name not in known]:
+        raise CasemateError("CSM-R018", f"no such image: {', '.join(unknown)}", exit_code=ExitCode.USAGE)
+    specs = tuple(known[name] for name in names) or IMAGES
+    for name, digest in build_all(ensure_engine(_progress), _progress, specs).items():
         say(f"{name}  {digest}")
     return ExitCode.DONE
 
