@@ -96,6 +96,11 @@ class OutsideLab:
         return str(self._network.name)
 
     @property
+    def origin(self) -> str:
+        """The address of the origin."""
+        return self._address(self._origin)
+
+    @property
     def authority(self) -> bytes:
         """The certificate that vouches for the origin, as PEM."""
         return self._ca.pem
