@@ -66,6 +66,7 @@ CODES: dict[str, str] = {
     "CSM-C061": "pins cannot be read",
     "CSM-C062": "tool name that is not plain, or that looks like another",
     "CSM-C063": "guard that cannot hold",
+    "CSM-C064": "bounds by a history that nobody has signed",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",

@@ -302,13 +302,41 @@ class Stage(Frozen, frozen=True, kw_only=True):
     locks: list[str] = msgspec.field(default_factory=list)
 
 
-class Bound(Frozen, frozen=True, kw_only=True):
-    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output."""
+Number = int | float
 
-    min: int | float | None
-    max: int | float | None
-    sigma: int | float | None = None
+
+class Distribution(Frozen, frozen=True, kw_only=True):
+    """The values of a field: their number, mean, standard deviation, 101 centiles, and the share of rows without."""
+
+    n: Count
+    mean: Number
+    sd: Number
+    nulls: Number
+    centiles: list[Number]
+
+
+class Candidate(Frozen, frozen=True, kw_only=True):
+    """What applied writes have been like since the anchor: see `policies.history`. `waiting`: the last set, not yet
+    taken in; `up`, `down`: how far sets have been off, in sum."""
+
+    n: Count
+    mean: Number
+    sd: Number
+    centiles: list[Number]
+    waiting: Distribution | None = None
+    up: Number = 0
+    down: Number = 0
+
+
+class Bound(Frozen, frozen=True, kw_only=True):
+    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output, whose
+    `anchor` is the state that a person has committed."""
+
+    min: Number | None
+    max: Number | None
+    sigma: Number | None = None
     history: Name | None = None
+    anchor: Distribution | None = None
 
 
 class Output(Frozen, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from policies.canonical import digest
-from policies.plan import Count, Digest, Frozen, Name
+from policies.plan import Count, Digest, Distribution, Frozen, Name
 
 GENESIS = digest(b"")
 
@@ -99,3 +99,5 @@ class Declaration(Frozen, frozen=True, kw_only=True):
     written: list[Written]
     held: list[Written] = msgspec.field(default_factory=list)
     """Rows that wait for a person, as canonical JSON lines; their path is where they would go."""
+    values: dict[str, dict[str, Distribution]] = msgspec.field(default_factory=dict)
+    """What the accepted rows are like, by output and field, where the plan asks for a history."""

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from policies.canonical import digest
 from policies.errors import CasemateError
-from policies.plan import Output, Plan, decode
+from policies.plan import Distribution, Output, Plan, decode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import GENESIS, Declaration, Written
@@ -40,6 +40,7 @@ class Verdicts:
     rejected: dict[str, int]
     written: tuple[Written, ...]
     files: dict[str, bytes]
+    values: dict[str, dict[str, Distribution]]
 
 
 def own_archive() -> bytes:
@@ -92,7 +93,7 @@ def judge(
     `sets`: digests of the files of records, by proposal, which lie below the run's `folder`.
     """
     heads = _heads(driver, plan, buffers)
-    facts = heads | {f"set/{name}": value for name, value in sets.items()}
+    facts = birth.facts | heads | {f"set/{name}": value for name, value in sets.items()}
     birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=facts)
     wanted = {f"{stage}.jsonl": buffers[stage] for stage in buffers if f"buffer/{stage}" in heads}
     driver.engine.put(lay.carrier.name, "/in", tar_of(wanted))
@@ -111,10 +112,11 @@ def judge(
     declared = decode(files["declaration.json"].removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
     if declared.plan != birth.seal.plan:
         raise CasemateError("CSM-W019", "customs judged another plan")
+    (folder / "declaration.json").write_bytes(files["declaration.json"])
     for name in ("verdicts.jsonl", "quarantine.jsonl"):
         if name in files:
             (folder / "quarantine" / name).write_bytes(files[name])
-    return Verdicts(declared.accepted, declared.rejected, tuple(declared.written), files)
+    return Verdicts(declared.accepted, declared.rejected, tuple(declared.written), files, declared.values)
 
 
 def put_in_place(driver: Driver, plan: Plan, verdicts: Verdicts, root: Path) -> None:

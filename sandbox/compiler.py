@@ -363,7 +363,13 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         secret=spec.sink.secret,
         schema=cast("dict[str, Any]", facts.schemas[name]),
         bounds={
-            field: Bound(min=b.min, max=b.max, sigma=b.sigma, history=b.history)
+            field: Bound(
+                min=b.min,
+                max=b.max,
+                sigma=b.sigma,
+                history=b.history,
+                anchor=facts.anchors.get(b.history or name, {}).get(field) if b.sigma is not None else None,
+            )
             for field, b in sorted(spec.bounds.items())
         },
         unique=spec.unique,

@@ -47,7 +47,5 @@ def _output(output: Output) -> Iterator[str]:
     for name, asked in (("per_day", output.per_day), ("per_minute", output.per_minute)):
         if asked is not None:
             yield f"output {output.name}: quota {name}"
-    if any(bound.sigma is not None or bound.history is not None for bound in output.bounds.values()):
-        yield f"output {output.name}: bounds against history"
     if output.approval != "never" or output.approve_over is not None:
         yield f"output {output.name}: approval"

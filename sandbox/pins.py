@@ -6,39 +6,24 @@ then on the plan holds it, arguments are judged by it, and at run time a tool th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from policies.canonical import StrictJsonError, strict_loads
-from policies.errors import CasemateError
 from policies.plan import Pin
+from sandbox.committed import read_committed, write_committed
 
 NAME = "casemate.mcp.json"
-MAX_BYTES = 16 << 20
 
 
 def read_pins(root: Path) -> dict[str, tuple[Pin, ...]]:
     """Return the pins of a project by server; raise CSM-C061 for a file that cannot be read."""
-    try:
-        data = (root / NAME).read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise CasemateError("CSM-C061", f"{NAME}: {error.strerror}") from error
-    hint = "write it with `casemate mcp audit --approve`"
-    if len(data) > MAX_BYTES:
-        raise CasemateError("CSM-C061", f"{NAME} is over {MAX_BYTES} bytes", hint=hint)
-    try:
-        pins = msgspec.convert(strict_loads(data), dict[str, list[Pin]], strict=True)
-    except (StrictJsonError, msgspec.ValidationError) as error:
-        raise CasemateError("CSM-C061", f"{NAME}: {error}", hint=hint) from error
+    pins = read_committed(root / NAME, dict[str, list[Pin]], "write it with `casemate mcp audit --approve`") or {}
     return {server: tuple(sorted(found, key=lambda pin: pin.name)) for server, found in pins.items()}
 
 
 def write_pins(root: Path, pins: Mapping[str, tuple[Pin, ...]]) -> None:
-    """Write the pins of a project, readable in a diff."""
+    """Write the pins of a project."""
     document = {server: [msgspec.to_builtins(pin) for pin in found] for server, found in sorted(pins.items()) if found}
-    (root / NAME).write_text(json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    write_committed(root / NAME, document)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
-from policies.plan import Pin
+from policies.plan import Distribution, Pin
 from policies.secret_rules import FILE
+from sandbox.anchors import NAME as ANCHORS
+from sandbox.anchors import read_anchors
 from sandbox.certificates import certificates
 from sandbox.ecosystems import ecosystem_hosts
 from sandbox.pins import NAME as PINS
@@ -59,6 +61,7 @@ class Facts:
     ecosystems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trust: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pins: Mapping[str, tuple[Pin, ...]] = field(default_factory=dict)
+    anchors: Mapping[str, Mapping[str, Distribution]] = field(default_factory=dict)
     registry: str | None = None
     policies: str | None = None
     prices: Mapping[str, Listed] = field(default_factory=dict)
@@ -141,6 +144,7 @@ def resolve(
         ecosystems={name: ecosystem_hosts(name, root) for name in sorted(wanted)},
         trust=trust,
         pins=pins,
+        anchors=_anchors(workflow, root, problems),
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         policies=policies_digest(),
         prices=prices,
@@ -154,6 +158,15 @@ def _pins(workflow: Workflow, root: Path, problems: dict[str, CasemateError]) ->
         return read_pins(root) if workflow.tools else {}
     except CasemateError as error:
         problems[PINS] = error
+        return {}
+
+
+def _anchors(workflow: Workflow, root: Path, problems: dict[str, CasemateError]) -> dict[str, dict[str, Distribution]]:
+    asked = any(bound.sigma is not None for output in workflow.outputs.values() for bound in output.bounds.values())
+    try:
+        return read_anchors(root) if asked else {}
+    except CasemateError as error:
+        problems[ANCHORS] = error
         return {}
 
 

@@ -27,6 +27,7 @@ from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
 from sandbox import apply, authorities, pool
+from sandbox.anchors import told
 from sandbox.archives import tar_of
 from sandbox.cell import StageEnd, run_stage
 from sandbox.driver import Driver, OnEvent
@@ -262,6 +263,7 @@ class _Job:
         if not self.dry:
             self._mark("customs", "applying")
             apply.put_in_place(self.driver, self.plan, verdicts, self.root)
+            self.store.candidates.learn(self.plan, verdicts.values)
         self._mark("customs", "done")
         everything_rejected = any(verdicts.rejected.values()) and not any(verdicts.accepted.values())
         if everything_rejected:
@@ -275,6 +277,7 @@ class _Job:
         replays = self.memory.replay is not None
         if component is Component.CUSTOMS:
             held = self.secrets
+            facts = told(self.store.candidates.of(self.plan.name))
         elif component is Component.LLM and replays:
             held = {}
         else:

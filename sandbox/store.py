@@ -22,6 +22,8 @@ from policies.errors import CasemateError
 from policies.events import now
 from policies.plan import Plan, decode, encode
 from policies.vocabulary import ExitCode, Outcome
+from sandbox.anchors import TABLE as CANDIDATES
+from sandbox.anchors import Candidates
 from sandbox.days import TABLE, Days
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
@@ -45,6 +47,7 @@ class Store:
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
         self.days = Days(self._journal)
+        self.candidates = Candidates(self._journal)
 
     def folder(self, run: str) -> Path:
         """Return a run's folder; raise CSM-R012 when there is none."""
@@ -129,7 +132,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
-            connection.executescript(_TABLES + TABLE)
+            connection.executescript(_TABLES + TABLE + CANDIDATES)
         except sqlite3.OperationalError:
             if time.monotonic() >= until:
                 raise

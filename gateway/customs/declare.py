@@ -12,13 +12,20 @@ from gateway.customs.ledger import Count, Ledger
 from policies.canonical import canonical, digest_of
 from policies.errors import CasemateError
 from policies.events import EventWriter
-from policies.plan import Output
+from policies.plan import Distribution, Output
 from policies.slices import Birth
 from policies.vocabulary import EventName, Verdict
 from policies.writes import Declaration, Written
 
 
-def declare(birth: Birth, outputs: Mapping[str, Output], ledger: Ledger, out: Path, emit: EventWriter) -> None:
+def declare(
+    birth: Birth,
+    outputs: Mapping[str, Output],
+    ledger: Ledger,
+    values: Mapping[str, dict[str, Distribution]],
+    out: Path,
+    emit: EventWriter,
+) -> None:
     """Finish the files, tell of every output, and write `declaration.json` last."""
     written: list[Written] = []
     held: list[Written] = []
@@ -40,6 +47,7 @@ def declare(birth: Birth, outputs: Mapping[str, Output], ledger: Ledger, out: Pa
         rejected={name: count.rejected for name, count in ledger.counts.items()},
         written=written,
         held=held,
+        values=dict(values),
     )
     _place(out / "declaration.json", canonical(msgspec.to_builtins(declaration)))
 

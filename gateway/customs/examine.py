@@ -21,6 +21,7 @@ from gateway.customs.checks.secrets import Secrets
 from gateway.customs.checks.shape import MAX_NODES, Shape
 from gateway.customs.checks.unicode import Unicode
 from gateway.customs.columns import Columns
+from gateway.customs.history import columns_of
 from gateway.customs.judge import REDACTED, fatal, objections
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
@@ -42,6 +43,7 @@ class Examined:
 
     `forms`: canonical rows, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are equal for
     equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows name.
+    `numbers`: the values of fields that have a history, of rows that nothing was found against.
     """
 
     forms: list[bytes]
@@ -50,6 +52,7 @@ class Examined:
     refers: dict[int, list[str]] = field(default_factory=dict)
     open: bool = False
     edges: Edges | None = None
+    numbers: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Examiner:
@@ -58,6 +61,7 @@ class Examiner:
     def __init__(self, output: Output, scanner: Scanner, mark_key: bytes) -> None:
         self.output, self._scanner = output, scanner
         self._schema = Schema(output.schema, f"output {output.name}")
+        self._historic = [name for name, bound in output.bounds.items() if bound.sigma is not None]
         self._columns = Columns(output.schema) if output.format == "parquet" else None
         self._limits = [(name, bound.min, bound.max) for name, bound in output.bounds.items()]
         self._names = frozenset(output.schema.get("properties", {}))
@@ -82,6 +86,7 @@ class Examiner:
         result.keys = self._keys(clean, len(lines))
         if self._refers:
             result.refers = {n: [record[f] for f in self._refers if f in record] for n, record in clean.items()}
+        result.numbers = columns_of(clean.values(), self._historic)
         result.edges = self._spread.edges({n: r for n, r in enumerate(rows.records) if r is not None})
         return result
 

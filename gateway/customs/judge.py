@@ -47,7 +47,7 @@ def judgement(name: str, output: Output, reasons: Sequence[Reason], set_rejected
         why = "the output is written whole or not at all"
         against = [Reason(check="batch", code="CSM-W008", pointer="", excerpt=why)]
         given += against
-    waits = {check for check, action in output.findings.items() if action == "hold"}
+    waits = {"history"} | {str(check) for check, action in output.findings.items() if action == "hold"}
     rejects = any(reason.check not in waits for reason in against)
     verdict: Literal["accept", "hold", "reject"] = "reject" if rejects else "hold" if against else "accept"
     return Judgement(id=name, output=output.name, verdict=verdict, reasons=given)

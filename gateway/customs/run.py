@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway.customs.declare import declare
 from gateway.customs.examine import Examined, Examiner, examiner
+from gateway.customs.history import tightened
 from gateway.customs.intake import Chunk, Intake
 from gateway.customs.ledger import Ledger
 from gateway.customs.pool import Map, alone, workers
@@ -41,14 +42,11 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
     if not out.is_dir() or any(out.iterdir()):
         raise CasemateError("CSM-W010", "the out directory is missing or not empty", place="customs")
     intake = Intake(folder, birth.facts, outputs)
-    examiners = {name: examiner(output, known, mark_key) for name, output in outputs.items()}
+    examiners = {name: examiner(tightened(o, birth.facts), known, mark_key) for name, o in outputs.items()}
     work = partial(_examine, examiners)
     cores = len(os.sched_getaffinity(0))
     with Spool(out) as spool:
-        settled = {
-            name: Settlement(output, known, mark_key, out, _left(birth.facts, name, output.per_run))
-            for name, output in outputs.items()
-        }
+        settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
         if intake.size <= SMALL or cores < 2:
             _take(alone(work), intake.chunks(), spool, settled)
         else:
@@ -60,7 +58,9 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
         ledger = Ledger(out, outputs, Scanner(load(), known), emit)
         with ledger:
             ledger.apply(spool, settled)
-    declare(birth, outputs, ledger, out, emit)
+    declare(
+        birth, outputs, ledger, {name: s.values.distributions() for name, s in settled.items() if s.values}, out, emit
+    )
 
 
 def _examine(examiners: Mapping[str, Examiner], chunk: Chunk) -> Examined:
@@ -90,8 +90,3 @@ def _resolve(spool: Spool, settled: Mapping[str, Settlement]) -> None:
         before = len(unwritten)
         for name, settlement in settled.items():
             settlement.resolve(unwritten, names[name])
-
-
-def _left(facts: Mapping[str, str], output: str, per_run: int) -> int:
-    """Return the rows that an output may have: of its run, and of what the orchestrator reserved for the day."""
-    return min(per_run, int(facts.get(f"quota/{output}", per_run)))

@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from gateway.customs.checks.secrets import reason
 from gateway.customs.examine import KEY_BYTES, Examined
+from gateway.customs.history import SetValues
 from gateway.customs.intake import Chunk
 from gateway.customs.scan.values import Needle
 from gateway.customs.spread import Spreads
+from policies.canonical import pointer
 from policies.plan import Output
 from policies.writes import Reason
 
+QUOTA = "quota/"
 _PARTS = 16
 _BLOCK_ROWS = 1 << 18
 
@@ -27,8 +30,13 @@ _BLOCK_ROWS = 1 << 18
 class Settlement:
     """The hindsight of one output. Chunks are added in order; then `reasons` says what is wrong with which row."""
 
-    def __init__(self, output: Output, needles: Sequence[Needle], mark_key: bytes, folder: Path, left: int) -> None:
-        """`left`: rows that the quotas of the run and the day leave."""
+    def __init__(
+        self, output: Output, needles: Sequence[Needle], mark_key: bytes, folder: Path, facts: Mapping[str, str]
+    ) -> None:
+        """`facts` are those of the run: rows that the quota of the day leaves, and what applied writes were like."""
+        left = min(output.per_run, int(facts.get(f"{QUOTA}{output.name}", output.per_run)))
+        self.values = SetValues(output, facts)
+        self._whole: list[Reason] = []
         self._output, self._spreads, self._mark_key, self._left = output, Spreads(needles), mark_key, left
         self._keys = tempfile.TemporaryFile(dir=folder) if output.unique else None  # noqa: SIM115 - lives as long as this
         self._late: dict[int, Reason] = {}
@@ -42,6 +50,7 @@ class Settlement:
         for spread in self._spreads.across(examined.edges, self.rows):
             where = f"run-secret:{spread.name} over {len(spread.rows)} rows"
             self._late.update(dict.fromkeys(spread.rows, reason(self._mark_key, where, spread.matched, "")))
+        self.values.add(examined.numbers, len(chunk.lines))
         self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
         if self._keys is not None:
             self._keys.write(examined.keys)
@@ -53,10 +62,12 @@ class Settlement:
         self.rows += len(chunk.lines)
 
     def close(self) -> None:
-        """Compare the keys, when all chunks are there."""
+        """Compare the keys, and the values with their history, when all chunks are there."""
         if self._keys is not None:
             self._twice = _repeated(self._keys, self.rows)
             self._keys.close()
+        for name, why in self.values.objections():
+            self._whole.append(Reason(check="history", code="CSM-W014", pointer=pointer([name]), excerpt=why))
 
     def resolve(self, unwritten: set[str], names: Mapping[int, str]) -> None:
         """Reject rows that refer to a proposal which is not written, and those that refer to them.
@@ -92,9 +103,12 @@ class Settlement:
         if place < self._twice.size and self._twice[place] == row:
             names = ", ".join(self._output.unique)
             yield Reason(check="unique", code="CSM-W004", pointer="", excerpt=f"same {names} as an earlier row")
+        yield from self._whole
 
     def between(self, first: int, count: int) -> set[int]:
         """Return the rows among `count` from `first` on that have such reasons."""
+        if self._whole:
+            return set(range(first, first + count))
         rows = {row for row in self._late if first <= row < first + count}
         rows |= set(range(max(first, min(self._left, self._full)), first + count))
         low, high = np.searchsorted(self._twice, [first, first + count])

@@ -10,6 +10,7 @@ import msgspec
 
 from policies.events import clean
 from policies.writes import RESERVED_TOOLS
+from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
@@ -92,6 +93,22 @@ def fields(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding("CSM-C029", message, "outputs", name, "unique", position, hint=hint)
 
 
+def anchored(subject: Subject) -> Iterator[Finding]:
+    """C061, C064: bounds by a history that cannot be read, or that nobody has signed (a warning: it is held)."""
+    problem = subject.facts.problems.get(ANCHORS)
+    for name, output in subject.workflow.outputs.items():
+        for field, bound in output.bounds.items():
+            where = ("outputs", name, "bounds", field)
+            if bound.sigma is None:
+                continue
+            if problem is not None:
+                yield subject.finding(problem.code, problem.message, *where, "sigma", hint=problem.hint)
+            elif field not in subject.facts.anchors.get(bound.history or name, {}):
+                message = f'"{bound.history or name}" has no signed history of "{field}"'
+                hint = f"after a run: casemate history anchor WORKFLOW {name} --run RUN"
+                yield subject.finding("CSM-C064", message, *where, "sigma", hint=hint, severity=Severity.WARNING)
+
+
 def scans(subject: Subject) -> Iterator[Finding]:
     """C029, and those of hosts: what becomes of findings, and where links may lead, without the scan that asks."""
     for name, output in subject.workflow.outputs.items():
@@ -136,4 +153,4 @@ def proposed(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("CSM-C031", f'no stage proposes "{name}"', "outputs", name, key=True)
 
 
-CHECKS = (names, fields, sinks, scans, approvals, paths, proposed)
+CHECKS = (names, fields, anchored, sinks, scans, approvals, paths, proposed)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.customs.chain import rows
 from policies.canonical import canonical, digest
 from policies.errors import CasemateError
-from policies.plan import Plan
+from policies.plan import Bound, Candidate, Distribution, Plan
 from policies.slices import seal
 from policies.vocabulary import Component
 from policies.writes import GENESIS, Declaration, Judgement, Proposal
@@ -63,12 +63,13 @@ def judge(
     *,
     secrets: dict[str, str] | None = None,
     message: bytes | None = None,
+    more: dict[str, str] | None = None,
 ) -> Judged:
     (root / "in").mkdir(parents=True)
     (root / "out").mkdir()
     for stage, data in buffers.items():
         (root / "in" / f"{stage}.jsonl").write_bytes(data)
-    given_facts = {f"buffer/{stage}": last for stage, last in facts.items()}
+    given_facts = {f"buffer/{stage}": last for stage, last in facts.items()} | (more or {})
     told = message or birth(plan, Component.CUSTOMS, secrets={"hub": SECRET, **(secrets or {})}, facts=given_facts)
     process = start("customs", root, told)
     assert process.stdout is not None
@@ -361,3 +362,55 @@ def test_no_single_change_of_a_buffer_goes_unseen(
     with pytest.raises(CasemateError) as refused:
         list(rows(path, "draft", last))
     assert refused.value.code == "CSM-W007"
+
+
+def history(**bound: Any) -> dict[str, Any]:
+    centiles = [float(part) / 10 for part in range(101)]
+    anchor = Distribution(n=1000, mean=5.0, sd=2.9, nulls=0.0, centiles=centiles)
+    return {"bounds": {"score": Bound(min=None, max=None, sigma=3, anchor=anchor, **bound)}, "unique": []}
+
+
+def scored(values: list[float]) -> list[dict[str, Any]]:
+    return [{"prompt": f"row {number}", "score": value} for number, value in enumerate(values)]
+
+
+def test_a_set_that_is_like_its_history_passes_and_says_what_it_was_like(tmp_path: Path) -> None:
+    judged = one(tmp_path, scored([number % 11 for number in range(88)]), **history())
+    assert judged.declaration().accepted == {"samples": 88}
+    values = judged.declaration().values["samples"]["score"]
+    assert (values.n, values.mean, values.centiles[0], values.centiles[100]) == (88, 5.0, 0.0, 10.0)
+
+
+def test_a_row_far_from_its_history_is_rejected(tmp_path: Path) -> None:
+    judged = one(tmp_path, scored([*(number % 11 for number in range(88)), 40]), **history())
+    assert (judged.declaration().accepted, judged.declaration().rejected) == ({"samples": 88}, {"samples": 1})
+    assert judged.lines("verdicts.jsonl")[88]["reasons"][0]["code"] == "CSM-W003"
+
+
+def test_a_set_that_drifts_waits_for_a_person(tmp_path: Path) -> None:
+    judged = one(tmp_path, scored([9.5] * 50), **history())
+    declaration = judged.declaration()
+    assert (declaration.accepted, declaration.rejected) == ({"samples": 0}, {"samples": 0})
+    (held,) = declaration.held
+    assert (held.rows, held.file) == (50, "samples.held.jsonl")
+    assert judged.lines("samples.held.jsonl") == scored([9.5] * 50)
+    assert {line["verdict"] for line in judged.lines("verdicts.jsonl")} == {"hold"}
+    assert judged.lines("verdicts.jsonl")[0]["reasons"][0]["code"] == "CSM-W014"
+
+
+def test_without_a_history_everything_waits_unless_there_are_limits(tmp_path: Path) -> None:
+    unknown = one(tmp_path / "a", scored([1, 2, 3]), bounds={"score": Bound(min=None, max=None, sigma=3)})
+    assert unknown.declaration().held[0].rows == 3
+    limited = one(tmp_path / "b", scored([1, 2, 3]), bounds={"score": Bound(min=0, max=9, sigma=3)})
+    assert limited.declaration().accepted == {"samples": 3}
+
+
+def test_small_steps_that_have_added_up_are_held(tmp_path: Path) -> None:
+    far = Candidate(n=1000, mean=5.0, sd=2.9, centiles=[5.0] * 101, up=1.9)
+    records = scored([min(10, number % 11 + 1.2) for number in range(88)])
+    data, last = chained([("samples", record) for record in records])
+    plan = make_plan(make_output(**history()))
+    facts = {"candidate/samples": msgspec.json.encode({"score": far}).decode()}
+    alone = judge(tmp_path / "a", plan, {"draft": data}, {"draft": last})
+    summed = judge(tmp_path / "b", plan, {"draft": data}, {"draft": last}, more=facts)
+    assert (alone.declaration().accepted, summed.declaration().accepted) == ({"samples": 88}, {"samples": 0})
