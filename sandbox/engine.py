@@ -90,7 +90,10 @@ class Attached:
                 yield stream, rest
 
     def close(self) -> None:
-        """Let go of the streams. A cycle in the client keeps the response alive, so both ends are closed."""
+        """Let go of the streams, and of whoever waits to write to them. A cycle in the client keeps the response
+        alive, so both ends are closed."""
+        with contextlib.suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RDWR)
         for end in (self._wire, self._raw):
             with contextlib.suppress(OSError):
                 end.close()

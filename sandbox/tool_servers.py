@@ -152,6 +152,7 @@ class _Pair:
             )
             outward.start()
             self._carry(ours, server.write, self._hear, tool)
+            ours.close()  # what a server was still saying has no reader any more, and the engine takes no more of it
             outward.join(READY_S)
 
     def _carry(

@@ -189,6 +189,11 @@ def chatters(_: Server, number: int, params: dict[str, Any]) -> None:
     honest(_, number, params)
 
 
+def mirror(_: Server, number: int, params: dict[str, Any]) -> None:
+    """Say everything that came with the call."""
+    answer(number, text(json.dumps([params, sorted(os.environ)])))
+
+
 def slow(_: Server, number: int, params: dict[str, Any]) -> None:
     time.sleep(1)
     honest(_, number, params)
@@ -314,7 +319,7 @@ CALLS: dict[str, Callable[[Server, int, dict[str, Any]], None]] = {
     "endless-line": endless_line, "flood": flood, "deaf": deaf, "asks": asks, "other-ids": other_ids,
     "answers-twice": twice, "echo": echo, "injected": injected, "exit-call": leave, "rug": rug,
     "announced": announced, "large": large, "huge": huge, "deep": deep, "hang-call": hangs, "late": late,
-    "noted": noted, "chatters": chatters, "slow": slow,
+    "noted": noted, "chatters": chatters, "slow": slow, "mirror": mirror,
     "nan": says(b'{"jsonrpc":"2.0","id":ID,"result":{"content":[],"n":NaN}}'),
     "batch": says(b'[{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}]'),
     "both": says(b'{"jsonrpc":"2.0","id":ID,"result":{},"error":{"code":1,"message":"x"}}'),
