@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.serve.notes import MAX_LOGS, Notes
 from gateway.serve.stream import MAX_WAITING, Event, Stream
 from gateway.serve.types import Reply
 from tests.gateway.hostile import TOKEN
+from tests.gateway.kit import AUTHORITY, Serving
+from tests.gateway.test_tools_door import tool_plan
 from tests.gateway.tool_kit import Agent, Pair, ask
 
 DONE = Reply(status=200, body=b'{"done":1}')
@@ -218,3 +222,38 @@ def test_a_level_that_there_is_not_is_refused(folder: Path) -> None:
         asyncio.run(go())
     finally:
         pair.end()
+
+
+# ---- at the door, over HTTP
+
+
+def test_at_the_door_notes_come_as_events_before_the_answer_and_only_to_who_takes_a_stream() -> None:
+    root = Path(tempfile.mkdtemp(prefix="csm-"))
+    (root / "tools" / "draft").mkdir(parents=True)
+    (root / "server").mkdir()
+    pair = Pair("noted", root / "server")
+    (root / "tools/draft/fixture").symlink_to(root / "server/tools")
+    plan = tool_plan()
+    server = Serving(root, msgspec.structs.replace(plan, stages=plan.stages[:1]))
+    try:
+        params = {"name": "look", "arguments": {"q": "x"}, "_meta": {"progressToken": 7}}
+        request = ask("tools/call", params)
+        headers = {"Host": AUTHORITY, "Content-Type": "application/json"}
+        door = server.door()
+        door.request("POST", "/mcp/fixture", request, {**headers, "Accept": "application/json, text/event-stream"})
+        answer = door.getresponse()
+        assert (answer.status, answer.getheader("content-type")) == (200, "text/event-stream")
+        *notes, last = data(answer.read())
+        assert notes[-1]["params"]["progressToken"] == 7, "what was coalesced is the last"
+        assert notes[-1]["params"]["progress"] == 3
+        assert last["id"] == 1
+        assert last["result"]["content"][0]["text"] == "look: x"
+        # the same connection goes on, and who takes JSON only gets JSON only
+        door.request("POST", "/mcp/fixture", request, {**headers, "Accept": "application/json"})
+        answer = door.getresponse()
+        assert answer.getheader("content-type") == "application/json"
+        assert json.loads(answer.read())["result"]["content"][0]["text"] == "look: x"
+    finally:
+        server.stop()
+        pair.end()
+        shutil.rmtree(root)
