@@ -1,9 +1,8 @@
 """`python -m tests.bench.customs [ROWS]`: what customs costs, beside others on the same bytes.
 
 Rows are honest texts in six languages and code, about 430 bytes each, with every check on. Figures: MB of input a
-second
-of CPU (of all processes), wall time, and the largest resident memory of a process. Run it where nothing else runs:
-`python -m tests.rooms run tests.bench.customs 10000000`.
+second of CPU (of all processes), wall time, and the largest resident memory of a process. Run it where nothing else
+runs: `python -m tests.rooms run tests.bench.customs 10000000`.
 """
 
 from __future__ import annotations

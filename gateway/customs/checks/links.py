@@ -16,11 +16,11 @@ from policies.plan import Output
 from policies.writes import Reason
 
 _URL: Final = re.compile(
-    r"(?:\b[A-Za-z][A-Za-z0-9+.-]{1,30}:[\\/]{1,4}|(?<![\w:/\\.])[\\/]{2}(?=[\w\[])|\bwww\.)[^\s\"'<>`|^{}\x00)]+"
+    r"(?:\b[A-Za-z][A-Za-z0-9+.-]{1,30}:[\\/]{1,4}|(?<![\w:/\\.])[\\/]{2}(?=[\w-]{1,63}\.[\w.-]*[^\W\d]{2})|\bwww\.)[^\s\"'<>`|^{}\x00)]+"
 )
 _SCRIPTS: Final = re.compile(r"\b(?:java|vb|live)script\s*:|\bdata:[\w.+-]+/[\w.+-]+[;,]", re.IGNORECASE)
 _HTML: Final = re.compile(
-    r"<\s*/?\s*(?:script|iframe|frame|object|embed|applet|svg|math|link|meta|base|form|style|img|video|audio|source)\b"
+    r"<\s*/?\s*(?:script|iframe|frame|object|embed|applet|svg|math|link|meta|base|form|style|img|video|audio|source)(?=[\s/>])"
     r"|<[^>]{0,200}\son[a-z]{3,20}\s*=",
     re.IGNORECASE,
 )
@@ -33,6 +33,8 @@ _MENTION: Final = re.compile(r"(?<![\w.@/`-])@[A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[
 _CLOSING: Final = re.compile(
     r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\s*:?\s+(?:[\w.-]+/[\w.-]+)?#\d+", re.IGNORECASE
 )
+_SCHEMES: Final = frozenset({"ftp", "http", "https", "ws", "wss"})
+"""Schemes of which a browser expects a host, however the rest is written."""
 SIEVE: Final = (
     r"[A-Za-z0-9+.-]:[\\/]",
     r"[\\/]{2}[A-Za-z0-9_\[\x80]",
@@ -82,10 +84,10 @@ class Links:
 
 
 def _host(text: str) -> str | None:
-    """Return the host that a browser would connect to; None for a scheme without one, "" for what it would not read."""
+    """Return the host that a browser would connect to; None where it would to none, "" for what it could not read."""
     link = f"https:{text}" if text[0] in "/\\" else f"https://{text}" if text[:4].lower() == "www." else text
     try:
         url = ada_url.URL(link.rstrip(".,;:!?"))
     except ValueError:
-        return ""
-    return str(url.hostname) or (None if url.protocol in {"file:", "about:"} else "")
+        return "" if link.partition(":")[0].lower() in _SCHEMES else None
+    return str(url.hostname) or None

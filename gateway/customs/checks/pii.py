@@ -60,10 +60,12 @@ def _card(text: str) -> bool:
 
 
 def _address(text: str) -> bool:
+    """Tell whether a text is a public address. Numbers of versions look alike, but have small parts."""
     try:
-        return ipaddress.ip_address(text).is_global
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    return address.is_global and (address.version == 6 or max(address.packed) >= 100)
 
 
 def _valid(module: object) -> Callable[[str], bool]:
