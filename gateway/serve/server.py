@@ -14,10 +14,11 @@ from typing import Any
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.schema import Schema
-from gateway.serve.app import App, build
+from gateway.serve.app import Door, build
 from gateway.serve.buffer import Buffer
 from gateway.serve.desk import Desk, Ledger
 from gateway.serve.front import Emit
@@ -130,7 +131,7 @@ async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit, secrets: 
     authorities = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
     doors = [bind(root / "doors" / stage / "mcp.sock") for stage, _ in desks]
     tools = _tools(part, root, emit, secrets)
-    servers = [_server(build(desk, authorities, end, tools[stage]), protocol(desk, end)) for stage, desk in desks]
+    servers = [_server(build(Door(desk, authorities, end, tools[stage])), protocol(desk, end)) for stage, desk in desks]
     tasks = [asyncio.create_task(s.serve(sockets=[d])) for s, d in zip(servers, doors, strict=True)]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
@@ -176,7 +177,7 @@ def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str
     return desks
 
 
-def _server(app: App, http: type[H11Protocol]) -> _Server:
+def _server(app: FastAPI, http: type[H11Protocol]) -> _Server:
     config = uvicorn.Config(
         app,
         http=http,
