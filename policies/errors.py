@@ -132,6 +132,8 @@ CODES: dict[str, str] = {
     "CSM-W013": "personal data",
     "CSM-W014": "set drifts from its history",
     "CSM-W015": "refers to a record that is not written",
+    "CSM-W016": "it is not known whether a write was made",
+    "CSM-W017": "write cannot be taken back",
     "CSM-W019": "internal failure in customs",
     # run
     "CSM-R001": "no Docker engine",
@@ -159,6 +161,7 @@ CODES: dict[str, str] = {
     "CSM-R023": "run without a recording",
     "CSM-R024": "budget of the day exhausted",
     "CSM-R025": "proposed file cannot be taken",
+    "CSM-R029": "somebody drives the run",
     # lineage
     "CSM-L001": "the student shares an initial checkpoint with a teacher",
     "CSM-L002": "unknown provenance",

@@ -60,6 +60,7 @@ class EventName(StrEnum):
     WRITE_TAKEN = "write.taken"
     WRITE_JUDGED = "write.judged"
     WRITE_APPLIED = "write.applied"
+    WRITE_UNDONE = "write.undone"
     ARTIFACT_TAKEN = "artifact.taken"
 
 

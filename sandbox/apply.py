@@ -1,26 +1,24 @@
-"""Apply: customs judges what the agents proposed, and what it declares is put in place, once, atomically.
+"""Customs judges what the agents proposed, and what it accepts is kept with the run, to be applied.
 
 Customs starts when no agent, no gateway and no proxy of the run is left. It has no network. What it wrote is carried
-out by copy, verified against its own declaration, and renamed into place.
+out by copy, and verified against its own declaration.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import tarfile
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from policies.canonical import digest
 from policies.errors import CasemateError
-from policies.plan import Distribution, Output, Plan, decode
+from policies.plan import Plan, decode
 from policies.slices import Birth
-from policies.vocabulary import Component, EventName, ExitCode, Verdict
+from policies.vocabulary import Component, ExitCode
 from policies.writes import GENESIS, Declaration, Written
+from sandbox import applying
 from sandbox.archives import tar_of
 from sandbox.driver import Driver
 from sandbox.sets import FOLDER
@@ -38,9 +36,7 @@ class Verdicts:
 
     accepted: dict[str, int]
     rejected: dict[str, int]
-    written: tuple[Written, ...]
-    files: dict[str, bytes]
-    values: dict[str, dict[str, Distribution]]
+    written: list[Written]
 
 
 def own_archive() -> bytes:
@@ -116,32 +112,8 @@ def judge(
     for name in ("verdicts.jsonl", "quarantine.jsonl"):
         if name in files:
             (folder / "quarantine" / name).write_bytes(files[name])
-    return Verdicts(declared.accepted, declared.rejected, tuple(declared.written), files, declared.values)
-
-
-def put_in_place(driver: Driver, plan: Plan, verdicts: Verdicts, root: Path) -> None:
-    """Rename each declared file into place after checking that it is what the plan allows and customs declared."""
-    outputs = {output.name: output for output in plan.outputs}
-    for written in verdicts.written:
-        content = verdicts.files.get(written.file)
-        output = outputs.get(written.output)
-        if content is None or output is None or output.path != written.path or digest(content) != written.digest:
-            raise CasemateError("CSM-W010", f"what customs declared for {written.output} is not what it wrote")
-        manifest = verdicts.files.get(f"{written.output}.manifest.json")
-        target = _target(root, output)
-        if manifest is not None:
-            _replace(target.with_name(target.name + ".manifest.json"), manifest)
-        _replace(target, content)
-        driver.note(
-            EventName.WRITE_APPLIED,
-            verdict=Verdict.ACCEPT,
-            attrs={
-                "casemate.output": written.output,
-                "casemate.path": written.path,
-                "casemate.digest": written.digest,
-                "casemate.write.count": written.rows,
-            },
-        )
+    applying.keep(folder, plan, declared.written, files)
+    return Verdicts(declared.accepted, declared.rejected, declared.written)
 
 
 def _heads(driver: Driver, plan: Plan, buffers: dict[str, bytes]) -> dict[str, str]:
@@ -151,28 +123,6 @@ def _heads(driver: Driver, plan: Plan, buffers: dict[str, bytes]) -> dict[str, s
         for stage in plan.stages
         if stage.name in driver.buffer_heads or buffers.get(stage.name)
     }
-
-
-def _target(root: Path, output: Output) -> Path:
-    """Return where an output goes; no part of the way may be a link that leads elsewhere."""
-    target = root / output.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(root.resolve()):
-        raise CasemateError("CSM-W010", f"{output.path} leads out of the project", exit_code=ExitCode.REFUSED)
-    return target
-
-
-def _replace(target: Path, content: bytes) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(handle)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise CasemateError("CSM-W010", f"{target.name} cannot be written: {error.strerror}") from error
 
 
 def read_tar(archive: bytes, prefix: str) -> dict[str, bytes]:

@@ -67,6 +67,8 @@ class Driver:
     def launch(self, spec: ContainerSpec, component: Component | None = None, birth: Birth | None = None) -> None:
         """Start a trusted container; from now on its end ends the run."""
         message = encode(birth) if birth is not None else None
+        if component is not None:
+            self.log.begin(component)
         self._guarded[spec.name] = spec.role
         self.watch.launch(spec, component=component, birth=message)
         self._note_secrets(spec, birth)

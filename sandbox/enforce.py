@@ -13,6 +13,9 @@ from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 
+APPLIED = {"dataset", "file"}
+"""Kinds of sinks."""
+
 
 def unenforced(plan: Plan) -> list[str]:
     """Return, in words, everything that would be ignored; empty when the plan can be run."""
@@ -42,7 +45,7 @@ def _stage(stage: Stage) -> Iterator[str]:
 
 
 def _output(output: Output) -> Iterator[str]:
-    if output.sink != "dataset":
+    if output.sink not in APPLIED:
         yield f"output {output.name}: sink {output.sink}"
     for name, asked in (("per_day", output.per_day), ("per_minute", output.per_minute)):
         if asked is not None:

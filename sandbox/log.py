@@ -48,12 +48,34 @@ class RunEvent(Frozen, frozen=True, kw_only=True):
 class RunLog:
     """Appends events to a run's log. Raises `CasemateError` CSM-R011 when a component's numbering has a gap."""
 
-    def __init__(self, folder: Path, run: str, plan: str) -> None:
+    def __init__(self, folder: Path, run: str, plan: str, *, goes_on: bool = False) -> None:
+        """`goes_on`: the log is there, and more is added to it; raises CSM-R011 where its chain does not hold."""
         self._path, self._run, self._plan = folder / "events.jsonl", run, plan
         self._head = folder / "events.head"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self._seq, self._prev = 0, GENESIS
         self._expected: dict[Component, int] = {}
+        if goes_on:
+            self._take_up()
+        flags = os.O_WRONLY | os.O_APPEND | (0 if goes_on else os.O_CREAT | os.O_EXCL)
+        self._file = os.open(self._path, flags, 0o600)
+
+    def _take_up(self) -> None:
+        """Find the end of the log. A line that a crash cut short was never acted on, and is cut off."""
+        whole = 0
+        with self._path.open("rb+") as stream:
+            for raw in stream:
+                if not raw.endswith(b"\n"):
+                    break
+                record = msgspec.json.decode(raw, type=RunEvent)
+                if (record.seq, record.prev) != (self._seq, self._prev):
+                    raise CasemateError("CSM-R011", "the chain is broken here", place=f"events.jsonl:{self._seq + 1}")
+                whole, self._seq, self._prev = whole + len(raw), self._seq + 1, digest(raw[:-1])
+                self._expected[record.actor] = record.n + 1
+            stream.truncate(whole)
+
+    def begin(self, actor: Component) -> None:
+        """Expect a new process of a component, which counts from 0."""
+        self._expected[actor] = 0
 
     def own(
         self,

@@ -26,7 +26,7 @@ from policies.errors import CasemateError
 from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
-from sandbox import apply, authorities, pool
+from sandbox import apply, applying, authorities, pool
 from sandbox.anchors import told
 from sandbox.archives import tar_of
 from sandbox.cell import StageEnd, run_stage
@@ -260,10 +260,10 @@ class _Job:
         self._mark("customs", "judging")
         birth = self._birth(Component.CUSTOMS)
         verdicts = apply.judge(self.driver, self.plan, birth, self.lay, buffers, sets, self.folder)
+        applying.enter(self.store, self.run, self.root, verdicts.written)
         if not self.dry:
             self._mark("customs", "applying")
-            apply.put_in_place(self.driver, self.plan, verdicts, self.root)
-            self.store.candidates.learn(self.plan, verdicts.values)
+            applying.Applier(self.store, self.run, self.plan, self.driver.note).apply()
         self._mark("customs", "done")
         everything_rejected = any(verdicts.rejected.values()) and not any(verdicts.accepted.values())
         if everything_rejected:
@@ -300,6 +300,8 @@ def _outcome_of(error: CasemateError) -> Outcome:
             return Outcome.CANCELLED
         case ExitCode.REFUSED:
             return Outcome.DENIED
+        case ExitCode.WRITES_HELD:
+            return Outcome.INCOMPLETE
         case _:
             return Outcome.FAILED
 

@@ -25,6 +25,8 @@ from policies.vocabulary import ExitCode, Outcome
 from sandbox.anchors import TABLE as CANDIDATES
 from sandbox.anchors import Candidates
 from sandbox.days import TABLE, Days
+from sandbox.writes import TABLE as WRITES
+from sandbox.writes import Writes
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 
@@ -48,6 +50,7 @@ class Store:
         self.home = home.resolve()
         self.days = Days(self._journal)
         self.candidates = Candidates(self._journal)
+        self.writes = Writes(self._journal)
 
     def folder(self, run: str) -> Path:
         """Return a run's folder; raise CSM-R012 when there is none."""
@@ -81,6 +84,17 @@ class Store:
                 row = (run, plan.name, digest, now())
                 journal.execute("insert into runs (run, name, plan, started) values (?, ?, ?, ?)", row)
             yield run, folder
+
+    @contextmanager
+    def taken_up(self, run: str) -> Iterator[Path]:
+        """Hold the lock of a run that has ended or crashed; raise CSM-R029 while somebody else does."""
+        folder = self.folder(run)
+        with (folder / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CasemateError("CSM-R029", f"{run} is being driven", exit_code=ExitCode.REFUSED) from None
+            yield folder
 
     def transition(self, run: str, subject: str, state: str, detail: str | None = None) -> None:
         """Write down a transition, durably, before it is acted on."""
@@ -132,7 +146,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
-            connection.executescript(_TABLES + TABLE + CANDIDATES)
+            connection.executescript(_TABLES + TABLE + CANDIDATES + WRITES)
         except sqlite3.OperationalError:
             if time.monotonic() >= until:
                 raise

@@ -270,6 +270,7 @@ class SinkSpec(_Typed, frozen=True, kw_only=True):
     registered_model: str | None = None
     server: str | None = None
     tool: str | None = None
+    partition: str | None = None
 
 
 class BoundSpec(_Typed, frozen=True, kw_only=True):

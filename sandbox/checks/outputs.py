@@ -14,6 +14,7 @@ from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
+from sandbox.placing import TEXT
 from sandbox.workflow import OverSpec
 
 
@@ -39,6 +40,13 @@ PROTECTED = {".git", ".casemate", "casemate.lock", "approvers"}
 """What an accepted write must never touch: the record, the approvals, and the keys of those who give them."""
 
 _OPTIONAL = {"secret", "mode", "base"}
+_VALUES = {
+    ("dataset", "partition"): ("run",),
+    ("sql", "mode"): ("insert", "upsert"),
+    ("http", "mode"): ("idempotent", "once"),
+    ("mcp", "mode"): ("idempotent", "once"),
+}
+"""Settings that have one of a few values, by kind; the others take none of these."""
 
 
 def sinks(subject: Subject) -> Iterator[Finding]:
@@ -49,15 +57,31 @@ def sinks(subject: Subject) -> Iterator[Finding]:
         for wanted in SETTINGS[sink.kind]:
             if wanted not in given:
                 yield subject.finding("CSM-C049", f'sink {sink.kind} needs "{wanted}"', "outputs", name, "sink")
-        for extra in sorted(given - _OPTIONAL - set(SETTINGS[sink.kind])):
+        known = {key for kind, key in _VALUES if kind == sink.kind} | set(SETTINGS[sink.kind])
+        for extra in sorted(given - _OPTIONAL - known):
             yield subject.finding("CSM-C049", f'sink {sink.kind} takes no "{extra}"', "outputs", name, "sink", extra)
         if sink.kind == "dataset" and sink.path and PurePosixPath(sink.path).suffix not in (".jsonl", ".parquet"):
             message = "a data set is JSON lines or Parquet: end it in .jsonl or .parquet"
             yield subject.finding("CSM-C049", message, "outputs", name, "sink", "path")
+        for key, values in [(k, v) for (kind, k), v in _VALUES.items() if kind == sink.kind]:
+            if (value := getattr(sink, key)) is not None and value not in values:
+                message = f'"{clean(value, 40)}" is not one of: {", ".join(values)}'
+                yield subject.finding("CSM-C049", message, "outputs", name, "sink", key)
+        if sink.kind == "file" and not _has_text(subject.facts.schemas.get(name)):
+            message = f'a file is made of the field "{TEXT}": the schema must require it, as a string'
+            yield subject.finding("CSM-C049", message, "outputs", name, "schema")
         if sink.kind == "mcp" and sink.server and sink.server not in subject.workflow.tools:
             hint = did_you_mean(sink.server, subject.workflow.tools)
             message = f'undeclared tool "{sink.server}"'
             yield subject.finding("CSM-C039", message, "outputs", name, "sink", "server", hint=hint)
+
+
+def _has_text(schema: object) -> bool:
+    """Tell whether each record has a text; of a schema that cannot be read, another check speaks."""
+    if not isinstance(schema, dict):
+        return True
+    field = schema.get("properties", {}).get(TEXT)
+    return isinstance(field, dict) and field.get("type") == "string" and TEXT in schema.get("required", [])
 
 
 def approvals(subject: Subject) -> Iterator[Finding]:

@@ -77,7 +77,7 @@ def show(run: str, as_json: bool) -> int:
     from sandbox.report import describe, summary, tables
     from sandbox.tally import Tally
 
-    home, run = _find(run)
+    home, run = find(run)
     plan, tally = home.plan(run), Tally()
     rejected = []
     for event in read_events(home.folder(run)):
@@ -111,7 +111,7 @@ def logs(run: str, follow: bool, stage: str | None, denied: bool, as_json: bool)
     from sandbox.store import as_json as plain
     from sandbox.store import is_driven
 
-    home, run = _find(run)
+    home, run = find(run)
     seen = 0
     while True:
         live = is_driven(home.folder(run))
@@ -142,13 +142,13 @@ def verify(run: str) -> int:
     """Verify a run's log offline: every line, the chain, and the head. Exit 4 if anything was changed."""
     from sandbox.log import verify as verify_log
 
-    home, run = _find(run)
+    home, run = find(run)
     count = verify_log(home.folder(run))
     say(f"run {run}: {count} events, chain and head hold")
     return ExitCode.DONE
 
 
-def _find(run: str) -> tuple[Store, str]:
+def find(run: str) -> tuple[Store, str]:
     home = store()
     run = home.latest() if run == "latest" else run
     home.folder(run)

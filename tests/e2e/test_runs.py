@@ -15,7 +15,7 @@ from policies.slices import seal, slices
 from policies.vocabulary import Component
 from policies.writes import GENESIS
 from sandbox.archives import tar_of
-from sandbox.log import verify
+from sandbox.log import read_events, verify
 from sandbox.project import compile_project, open_project
 from sandbox.tally import Tally
 from sandbox.topology import topology
@@ -166,6 +166,23 @@ def test_only_rejected_writes_end_with_6(lab: Lab) -> None:
     result = lab.run(lab.workflow(agent, outputs=["rows"], top=top))
     assert result.exit_code == 6
     assert not (lab.folder / "out").exists()
+
+
+def test_a_dry_run_is_applied_later_once_and_taken_back(lab: Lab) -> None:
+    agent = PROPOSE + "asyncio.run(propose({'text': 'hello'}))\n"
+    result = lab.run(lab.workflow(agent, outputs=["rows"]), "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert result.folder is not None
+    target = lab.folder / "out" / "rows.jsonl"
+    assert not target.exists()
+    for _ in range(2):
+        assert "1 rows applied" in lab.cli("apply", "latest").stdout
+        assert target.read_text() == '{"text":"hello"}\n'
+    assert [e.event.value for e in read_events(result.folder)][-2:] == ["run.ended", "write.applied"]
+    assert lab.cli("log", "verify", "latest").returncode == 0
+    assert "undone" in lab.cli("undo", "latest").stdout
+    assert not target.exists()
+    assert lab.cli("log", "verify", "latest").returncode == 0
 
 
 def test_a_missing_secret_refuses_before_anything_starts(lab: Lab) -> None:
