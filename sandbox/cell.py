@@ -8,7 +8,7 @@ import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from policies.errors import CasemateError
 from policies.events import clean
@@ -23,7 +23,7 @@ from sandbox.engine import Exit
 from sandbox.supplies import Supplies
 from sandbox.tool_cells import TOOL_UID
 from sandbox.tool_servers import ToolServers
-from sandbox.topology import Cell
+from sandbox.topology import RESULTS, Cell
 
 ARTIFACTS = "artifacts"
 """What a stage leaves in /workspace/artifacts is its artifact: the next stages find it in /artifacts/<stage>."""
@@ -125,6 +125,8 @@ def load(driver: Driver, stage: Stage, cell: Cell, supplies: Supplies, folder: P
         source = folder / "artifacts" / need
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
             carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
+    if stage.tools:  # a place for what is mounted there
+        carried[f"{PurePosixPath(RESULTS).name}/none"] = b""
     put(cell.carrier.name, "/artifacts", tar_of(carried))
     put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **supplies.authorities}))
 

@@ -24,6 +24,8 @@ LABEL_HOST = "casemate.host"
 LABEL_POOL = "casemate.pool"
 
 AGENT_UID = 20000
+RESULTS = "/artifacts/_tools"
+"""Where an agent finds results of tools that were too large; no stage has such a name."""
 DOORS = {"egress": Component.FIREWALL, "llm": Component.LLM, "mcp": Component.GATEWAY}
 IMAGES = {
     "relay": "casemate/relay",
@@ -95,6 +97,13 @@ class _Layout:
         """A volume in memory that only `owner` writes and the doors' group may enter."""
         return VolumeSpec(name=self.name(part), labels=self._labels, size=size, uid=UIDS[owner])
 
+    def results(self, stage: Stage) -> VolumeSpec:
+        """Where results of tools are that are too large for an answer: the gateway writes, and the agent reads."""
+        size, mode = 16 * MIB, 0o755
+        return VolumeSpec(
+            name=self.name(f"{stage.name}-results"), labels=self._labels, size=size, uid=UIDS["gateway"], mode=mode
+        )
+
     def disk(self, part: str) -> VolumeSpec:
         return VolumeSpec(name=self.name(part), labels=self._labels)
 
@@ -116,6 +125,7 @@ class _Layout:
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
         ups += [self.memory(tunnel.door, "firewall") for tunnel in tool_tunnels(self._plan)]
         tools = [volume for stage in self._plan.stages for tool in self.tools(stage) for volume in tool.sockets]
+        tools += [self.results(stage) for stage in self._plan.stages if stage.tools]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
         return (*doors, *ups, *models, *tools, *kept)
 
@@ -181,6 +191,9 @@ class _Layout:
             for stage in self._plan.stages
             for tool in local_servers(self._plan, stage)
         ]
+        for stage in self._plan.stages:
+            if stage.tools:
+                mounts.append(Mount(self.results(stage).name, f"/results/{stage.name}", read_only=False))
         return self._trusted(Component.GATEWAY, mounts)
 
     def customs(self) -> ContainerSpec:
@@ -243,6 +256,7 @@ class _Layout:
             mounts=(
                 *(Mount(volume, f"/{target}", read_only=True) for target, volume in loads.items()),
                 Mount(workspace, "/workspace", read_only=False),
+                *([Mount(self.results(stage).name, RESULTS, read_only=True)] if stage.tools else []),
             ),
             tmpfs=(Tmpfs("/tmp", scratch),),  # noqa: S108
             env={

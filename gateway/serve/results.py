@@ -6,7 +6,7 @@ Nothing is fetched: a link stays a link. What was taken out is counted, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from policies.canonical import Json
 
 MAX_RESULT = 256 * 1024
 """Bytes of the parts of a result together, and again of its structured content."""
+MAX_KEPT = 4 << 20
+"""Characters of what is kept of a result that is cut."""
 REDACTED = "[redacted]"
 _JOINED = "\u0600-\u0dff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"
 """What a joiner honestly stands between: Arabic and Indic letters, and pictures."""
@@ -47,12 +49,14 @@ _NEEDED: Mapping[str, Mapping[str, type]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """The result as the agent gets it, and what was done to it: characters taken out, secrets blanked, parts cut."""
+    """The result as the agent gets it, and what was done to it: characters taken out, secrets blanked, parts cut (and
+    `kept`, as a file that it can read)."""
 
     result: dict[str, Any]
     hidden: int
     secrets: int
     cut: bool
+    kept: bool = False
 
     @property
     def touched(self) -> bool:
@@ -64,7 +68,13 @@ class Unusable(Exception):  # noqa: N818 - the word for it
     """The result is none; `reason` holds nothing of it."""
 
 
-def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[str] = ()) -> Cleaned:
+Keep = Callable[[bytes], str | None]
+"""Keeps what an answer has no room for; returns the path under which the agent finds it, if there is room there."""
+
+
+def clean(
+    result: Mapping[str, Json], output: Schema | None, secrets: Sequence[str] = (), keep: Keep | None = None
+) -> Cleaned:
     """Return what may go on; raise `Unusable` for a result of another shape, or that breaks its own schema."""
     content = result.get("content", [])
     if not isinstance(content, list):
@@ -97,10 +107,22 @@ def clean(result: Mapping[str, Json], output: Schema | None, secrets: Sequence[s
             told["structuredContent"] = washer.wash(structured)
         else:
             cut = True
+            # A client holds an answer against the output schema, unless it is an error; half of it would not fit.
+            told["isError"] = told["isError"] or output is not None
+    path = keep(_whole(content, structured, washer)) if cut and keep is not None else None
     if cut:
-        note = f"[cut: the result was over {MAX_RESULT} bytes; ask for less]"
-        told["content"].append({"type": "text", "text": note})
-    return Cleaned(told, washer.hidden, washer.secrets, cut)
+        rest = f"the whole of it is in {path}" if path is not None else "ask for less"
+        told["content"].append({"type": "text", "text": f"[cut: the result was over {MAX_RESULT} bytes; {rest}]"})
+    return Cleaned(told, washer.hidden, washer.secrets, cut, path is not None)
+
+
+def _whole(content: Sequence[Json], structured: Json, washer: Washer) -> bytes:
+    """Return the texts of a result and its structured content, washed, as one text. A server bounds neither, we do."""
+    texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    whole = "\n".join(str(text) for text in texts)[:MAX_KEPT]
+    if structured is not None:
+        whole += "\n" + msgspec.json.encode(structured).decode()[:MAX_KEPT]
+    return str(washer.wash(whole)).encode("utf-8", "replace")
 
 
 def size_of(value: Json) -> int:

@@ -22,6 +22,7 @@ from gateway.serve.app import Door, build
 from gateway.serve.buffer import Buffer
 from gateway.serve.desk import Desk, Ledger
 from gateway.serve.front import Emit
+from gateway.serve.overflow import Overflow
 from gateway.serve.servers.session import Session, opener
 from gateway.serve.texts import Texts
 from gateway.serve.tooldesk import ToolDesk
@@ -166,13 +167,13 @@ def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str
     known = list(secrets.values())
     desks: dict[str, dict[str, ToolDesk]] = {}
     for stage in part.stages:
-        desks[stage.stage] = {}
+        desks[stage.stage], overflow = {}, Overflow(root / "results" / stage.stage)
         for name, wanted in stage.tools.items():
             server = declared[name]
             session = Session(server, opener(server, stage.stage, root, secrets, part.trust, known.append))
             texts = Texts(stage.resources.get(name, ()), stage.prompts.get(name, ()))
             desks[stage.stage][name] = ToolDesk(
-                stage.stage, server, wanted, session, emit, known, stage.tool_rules, texts
+                stage.stage, server, wanted, session, emit, known, stage.tool_rules, texts, overflow.keep
             )
     return desks
 

@@ -18,7 +18,7 @@ from gateway.serve.guards import outside
 from gateway.serve.notes import LEVELS, Notes, Tell
 from gateway.serve.pins import Found, compare
 from gateway.serve.replies import as_result, encode, info, uncached
-from gateway.serve.results import Cleaned, Unusable, Washer, clean
+from gateway.serve.results import Cleaned, Keep, Unusable, Washer, clean
 from gateway.serve.servers.peer import Answer, ServerFailed
 from gateway.serve.servers.session import Session
 from gateway.serve.texts import LISTS, Texts, answered
@@ -57,9 +57,10 @@ class ToolDesk(Front):
         secrets: Sequence[str],
         rules: Sequence[ToolRule] = (),
         texts: Texts | None = None,
+        keep: Keep | None = None,
     ) -> None:
         super().__init__(stage, emit, info(f"casemate-{server.name}", f"{server.name}, behind Casemate"), INSTRUCTIONS)
-        self._texts = texts or Texts()
+        self._texts, self._keep = texts or Texts(), keep
         self._offers |= {"logging": {}, **self._texts.offers}
         self._server, self._wanted, self._session, self._secrets = server, tuple(wanted), session, secrets
         pins = {pin.name: pin for pin in server.pins}
@@ -231,7 +232,7 @@ class ToolDesk(Front):
             cleaned = clean({"content": [{"type": "text", "text": text}], "isError": True}, None, self._secrets)
             reason = f"error {answer.code}"
         else:
-            cleaned = clean(answer.result, self._outputs.get(name), self._secrets)
+            cleaned = clean(answer.result, self._outputs.get(name), self._secrets, self._keep)
             reason = ""
         self._told(name, cleaned, began, reason)
         return cleaned.result
@@ -239,7 +240,7 @@ class ToolDesk(Front):
     def _told(self, name: str, cleaned: Cleaned, began: float, reason: str) -> None:
         """Write the event of an answer that goes to the agent, and what was done to it."""
         if cleaned.touched:
-            whole = "cut" if cleaned.cut else "whole"
+            whole = "kept as a file" if cleaned.kept else "cut" if cleaned.cut else "whole"
             reason += f"{', ' if reason else ''}{cleaned.hidden} hidden characters, {cleaned.secrets} secrets, {whole}"
         code = "CSM-G015" if cleaned.touched else None
         self._tell(EventName.TOOL_ANSWERED, name, code, reason or None, Verdict.ALLOW, began)

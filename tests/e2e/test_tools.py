@@ -27,6 +27,7 @@ CALLS: dict[str, tuple[str, dict[str, Any], str]] = {
     "git": ("git_status", {"repo_path": "/tmp/r"}, "No commits yet"),
     "time": ("convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}, "21:00"),
 }
+LARGE = "".join(f"line {number} of a large file\n" for number in range(30_000))
 AGENT = """
 import asyncio, json, os
 from mcp import Client
@@ -54,7 +55,21 @@ async def main():
         found[name] = await use(name, tool, arguments)
     return found
 
+async def large():
+    # a file that is too large for an answer, and what is kept of it
+    async with Client("http://127.0.0.1:5000/mcp/filesystem") as client:
+        answer = await client.call_tool("read_text_file", {"path": "/inputs/large.txt"})
+        note = answer.content[-1].text
+    path = note.rpartition(" ")[2].rstrip("]")
+    try:
+        open(path, "ab")
+        written = "yes"
+    except OSError as error:
+        written = error.strerror
+    return {"note": note, "kept": open(path).read(), "written": written}
+
 os.makedirs("/workspace/artifacts", exist_ok=True)
+json.dump(asyncio.run(large()), open("/workspace/artifacts/large.json", "w"))
 json.dump(asyncio.run(main()), open("/workspace/artifacts/found.json", "w"))
 """
 
@@ -81,12 +96,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Result,
 def write(lab: Lab) -> Path:
     """Write a workflow with every server."""
     (lab.folder / "note.txt").write_text("a note for the agent\n")
+    (lab.folder / "large.txt").write_text(LARGE)
     return lab.workflow(
         f"CALLS = {CALLS!r}\n{AGENT}",
         tools={server: [call[0]] for server, call in CALLS.items()},
         top={
             "tools": {name: {"image": MCP_SERVERS.name, "run": run} for name, run in SERVERS.items()},
-            "inputs": {"agent": {"path": "agent.py"}, "note": {"path": "note.txt"}},
+            "inputs": {"agent": {"path": "agent.py"}, "note": {"path": "note.txt"}, "large": {"path": "large.txt"}},
         },
     )
 
@@ -100,6 +116,15 @@ def test_a_real_server_is_called_through_the_gateway(ran: Any, server: str) -> N
     assert expected in found[server]["said"]
     called = [e for e in result.of("tool.called") if e.attrs.get("casemate.server") == server]
     assert any(e.verdict is not None and e.verdict.value == "allow" for e in called)
+
+
+def test_row_58_a_result_that_is_too_large_is_a_file_that_the_agent_only_reads(ran: Any) -> None:
+    _, result, _ = ran
+    kept = json.loads(result.artifact("agent/large.json"))
+    assert kept["note"].endswith("the whole of it is in /artifacts/_tools/000.txt]")
+    assert LARGE in kept["kept"]
+    assert kept["written"] in ("Read-only file system", "Permission denied")
+    assert any("kept as a file" in (event.reason or "") for event in result.of("tool.answered"))
 
 
 def test_row_50_a_tool_that_the_stage_was_not_given_is_refused(ran: Any) -> None:

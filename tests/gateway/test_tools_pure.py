@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.schema import Schema
+from gateway.serve.overflow import MAX_BYTES, MAX_FILES, Overflow
 from gateway.serve.pins import compare
 from gateway.serve.results import MAX_RESULT, Unusable, clean
 from gateway.serve.servers.peer import (
@@ -394,3 +397,28 @@ def test_a_question_is_one_line_and_reads_back(method: str, params: dict[str, st
     assert b"\n" not in data
     assert json.loads(data) == {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
     assert "id" not in json.loads(question(None, method, None))
+
+
+def test_what_is_cut_is_kept_whole_and_washed_where_there_is_room(tmp_path: Path) -> None:
+    overflow = Overflow(tmp_path)
+    text = "x" * MAX_RESULT + TOKEN + "\u200b" + "end"
+    cleaned = clean({"content": [{"type": "text", "text": text}]}, None, (TOKEN,), overflow.keep)
+    assert (cleaned.cut, cleaned.kept) == (True, True)
+    assert cleaned.result["content"][-1]["text"].endswith("the whole of it is in /artifacts/_tools/000.txt]")
+    kept = (tmp_path / "000.txt").read_text()
+    assert kept == "x" * MAX_RESULT + "[redacted]end"
+    assert stat.S_IMODE((tmp_path / "000.txt").stat().st_mode) & 0o333 == 0o200
+
+
+def test_files_of_results_are_bounded(tmp_path: Path) -> None:
+    overflow = Overflow(tmp_path)
+    assert [overflow.keep(b"x") for _ in range(MAX_FILES)][-1] == f"/artifacts/_tools/{MAX_FILES - 1:03}.txt"
+    assert overflow.keep(b"x") is None
+    big = Overflow(tmp_path / "other")
+    assert big.keep(b"x") is None  # there is no such folder
+    (tmp_path / "third").mkdir()
+    third = Overflow(tmp_path / "third")
+    assert third.keep(b"x" * MAX_BYTES) is not None
+    assert third.keep(b"x") is None
+    large = {"content": [{"type": "text", "text": "y" * (2 * MAX_RESULT)}]}
+    assert clean(large, None, (), third.keep).result["content"][-1]["text"].endswith("ask for less]")
