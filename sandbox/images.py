@@ -114,7 +114,7 @@ BENCH = ImageSpec(
     "bench",
     debian=("python3", "ca-certificates", "libgomp1", "haproxy", "nginx-light", "squid-openssl"),
     lock="roomtest",
-    beside=("litellm", "mitmdump", "fastmcp"),
+    beside=("litellm", "mitmdump", "fastmcp", "mcp-proxy"),
 )
 """Ours and those that ours is measured against, for benchmarks; the code comes from the checkout."""
 

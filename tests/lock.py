@@ -23,6 +23,7 @@ IMAGES = (
     "litellm",
     "mitmdump",
     "fastmcp",
+    "mcp-proxy",
     "roomtest",
 )
 HOST = ("host", "dev")

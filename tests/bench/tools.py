@@ -1,4 +1,4 @@
-"""`python -m tests.bench.tools`: what a call of an MCP tool costs through the gateway, and through the fastmcp proxy.
+"""`python -m tests.bench.tools`: what a call of an MCP tool costs through the gateway, and through two other proxies.
 
 Nothing else should run meanwhile. What is measured is the CPU of what stands between client and server: of the gateway
 with its bridge, or of the proxy; the server's own is in a row of its own.
@@ -30,6 +30,8 @@ from tests.gateway.kit import AUTHORITY, birth, make_output, make_plan
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "tests/gateway/hostile.py"
 CALLS, CONNECTIONS = 3000, (1, 16)
+PLAIN = "/mcp"
+"""The path of a proxy that has one server."""
 PROXY = """
 import sys
 from fastmcp.client.transports import StdioTransport
@@ -40,11 +42,11 @@ create_proxy(StdioTransport(sys.executable, ["-S", *sys.argv[1:3]])).run(
 """
 
 
-def request() -> bytes:
+def request(path: str = "/mcp/fixture") -> bytes:
     """One call, as a client of the handshake era sends it."""
     params = {"name": "look", "arguments": {"q": "how much is it"}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
-    head = f"POST /mcp/fixture HTTP/1.1\r\nHost: {AUTHORITY}\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {AUTHORITY}\r\nContent-Type: application/json\r\n"
     accept = "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-11-25\r\n"
     return f"{head}{accept}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -100,17 +102,29 @@ def gateway(root: Path, command: list[str], made: Plan) -> Iterator[tuple[Way, l
         yield Way(unix=root / "doors/draft/mcp.sock"), [serve.pid, bridge.pid], server.pid
 
 
-@contextmanager
-def fastmcp(_: Path) -> Iterator[tuple[Way, list[int], int]]:
+def fastmcp(_: Path) -> AbstractContextManager[tuple[Way, list[int], int]]:
     """The proxy of fastmcp, which starts the server itself, without sessions and without streams: its fastest."""
-    python = os.environ.get("FASTMCP_PYTHON", sys.executable)
-    env = {"PYTHONPATH": os.environ.get("FASTMCP_PATH", "/opt/beside/fastmcp"), "HOME": "/tmp"}
-    with process([python, "-c", PROXY, str(SERVER), "honest"], env=env, stderr=subprocess.DEVNULL) as proxy:
+    return beside("fastmcp", ["-c", PROXY, str(SERVER), "honest"], request())
+
+
+def mcp_proxy(_: Path) -> AbstractContextManager[tuple[Way, list[int], int]]:
+    """mcp-proxy, which starts the server itself, without sessions."""
+    words = ["--port", "8005", "--stateless", "--", sys.executable, "-S", str(SERVER), "honest"]
+    return beside("mcp-proxy", ["-m", "mcp_proxy", *words], request(PLAIN))
+
+
+@contextmanager
+def beside(name: str, words: list[str], call: bytes) -> Iterator[tuple[Way, list[int], int]]:
+    """Another proxy, with libraries of its own."""
+    variable = name.upper().replace("-", "_")
+    python = os.environ.get(f"{variable}_PYTHON", sys.executable)
+    env = {"PYTHONPATH": os.environ.get(f"{variable}_PATH", f"/opt/beside/{name}"), "HOME": "/tmp"}
+    with process([python, *words], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as proxy:
         way = Way(address=("127.0.0.1", 8005))
         deadline = time.monotonic() + 60
         while True:
             try:
-                measure(way, request(), 1, 1, [])
+                measure(way, call, 1, 1, [])
                 break
             except (OSError, RuntimeError, asyncio.IncompleteReadError, ExceptionGroup):
                 assert proxy.poll() is None
@@ -143,11 +157,16 @@ def compete() -> None:
     for many in CONNECTIONS:
         rate, cpu = asyncio.run(direct(many, CALLS))
         print(f"| `mcp` client over stdio, its own CPU | {many} | {cpu:,.0f} | | | | {rate:,.0f} | |", flush=True)
-    for name, start, calls in (("ours, gateway + bridge", ours, CALLS), ("fastmcp proxy", fastmcp, CALLS // 3)):
+    contestants = (
+        ("ours, gateway + bridge", ours, CALLS, request()),
+        ("fastmcp proxy", fastmcp, CALLS // 3, request()),
+        ("mcp-proxy", mcp_proxy, CALLS // 3, request(PLAIN)),
+    )
+    for name, start, calls, call in contestants:
         for many in CONNECTIONS:
             with tempfile.TemporaryDirectory(prefix="csm-") as folder, start(Path(folder)) as (way, pids, server):
                 before = cpu_s([server])
-                m: Measured = measure(way, request(), many, calls, pids)
+                m: Measured = measure(way, call, many, calls, pids)
                 served = (cpu_s([server]) - before) / calls * 1e6
                 own = m.cpu_us - (served if server in tree(pids) else 0)
                 numbers = [f"{own:,.0f}", f"{served:,.0f}", f"{m.p50_ms:.2f}", f"{m.p99_ms:.2f}", f"{m.rate:,.0f}"]
