@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
 from gateway.customs.checks.links import Links
@@ -133,8 +131,8 @@ class Examiner:
 
 def canonical_key(values: Sequence[Sequence[Any]]) -> bytes:
     """Return what stands for the values of unique fields: equal for equal values, whatever way a number is written."""
-    data = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
-    if b".0" in data or b"e+" in data:
+    data = decode.canonical_row(values)
+    if b".0" in data or b"e" in data:
         data = canonical(values)
     return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 

@@ -55,13 +55,14 @@ class Spreads:
             return None
         edges = Edges()
         columns = _columns(records)
-        plane = planes.joined(["".join([str(value) for _, value in column]) for column in columns.values()])
+        plane = planes.joined(["".join(map(str, values)) for _, values in columns.values()])
         hit = self._patterns.rows(planes.squeezed(planes.unhidden(planes.folded(plane))))["needles"]
         for number, (name, column) in enumerate(columns.items()):
             if number in hit:
-                edges.found += self._within(_pieces(column))
-            edges.heads[name] = list(self._until_enough(_pieces(column)))
-            edges.tails[name] = list(self._until_enough(_pieces(reversed(column))))[::-1]
+                edges.found += self._within(_pieces(zip(*column, strict=True)))
+            edges.heads[name] = list(self._until_enough(_pieces(zip(*column, strict=True))))
+            backwards = zip(*(part[::-1] for part in column), strict=True)
+            edges.tails[name] = list(self._until_enough(_pieces(backwards)))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -100,17 +101,23 @@ class Spreads:
                 start = whole.find(part, start + 1)
 
 
-def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, list[tuple[int, object]]]:
+Column = tuple[Sequence[int], Sequence[object]]
+"""Rows, and the value of each."""
+
+
+def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, Column]:
     """Return the values of each top-level field, with their rows."""
     shapes = set(map(tuple, records.values()))
     if len(shapes) == 1 and len(names := shapes.pop()) <= MAX_COLUMNS:
-        columns = zip(*(record.values() for record in records.values()), strict=True)
-        return {name: list(zip(records, column, strict=True)) for name, column in zip(names, columns, strict=True)}
-    found: dict[str, list[tuple[int, object]]] = {}
+        rows, values = list(records), zip(*(record.values() for record in records.values()), strict=True)
+        return {name: (rows, column) for name, column in zip(names, values, strict=True)}
+    found: dict[str, tuple[list[int], list[object]]] = {}
     for row, record in records.items():
         for name, value in record.items():
-            found.setdefault(name if name in found or len(found) < MAX_COLUMNS else _REST, []).append((row, value))
-    return found
+            column = found.setdefault(name if name in found or len(found) < MAX_COLUMNS else _REST, ([], []))
+            column[0].append(row)
+            column[1].append(value)
+    return dict(found)
 
 
 def _pieces(column: Iterable[tuple[int, object]]) -> Iterator[Piece]:

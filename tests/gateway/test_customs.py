@@ -65,8 +65,8 @@ def judge(
     message: bytes | None = None,
     more: dict[str, str] | None = None,
 ) -> Judged:
-    (root / "in").mkdir(parents=True)
-    (root / "out").mkdir()
+    (root / "in").mkdir(parents=True, exist_ok=True)
+    (root / "out").mkdir(exist_ok=True)
     for stage, data in buffers.items():
         (root / "in" / f"{stage}.jsonl").write_bytes(data)
     given_facts = {f"buffer/{stage}": last for stage, last in facts.items()} | (more or {})

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -33,14 +34,13 @@ class Rows:
     forms: Sequence[bytes]
 
 
-def canonical_row(record: dict[str, Any]) -> bytes:
-    """Return a record as it is applied: keys sorted, no whitespace, numbers as they were read."""
-    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+canonical_row = msgspec.json.Encoder(order="deterministic").encode
+"""Returns a record as it is applied: keys sorted, no whitespace, numbers as they were read."""
 
 
 def read(lines: Sequence[bytes]) -> Rows:
     """Read the lines of a chunk."""
-    records = [_lenient(line) for line in lines]
+    records = _lenient(lines)
     forms = [canonical_row(record) if record is not None else UNREAD for record in records]
     for number in _doubtful(lines, forms):
         records[number] = record = strict_record(lines[number])
@@ -59,14 +59,23 @@ def strict_record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _lenient(line: bytes) -> dict[str, Any] | None:
-    if len(line) > MAX_RECORD:
-        return None
+def _lenient(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
+    """Return the records of lines as the fast parser reads them."""
     try:
-        record = orjson.loads(line)
+        found = [orjson.loads(line) for line in lines]
+    except orjson.JSONDecodeError:
+        found = [_one(line) for line in lines]
+    return [
+        record if type(record) is dict and len(line) <= MAX_RECORD else None
+        for record, line in zip(found, lines, strict=True)
+    ]
+
+
+def _one(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _doubtful(lines: Sequence[bytes], forms: Sequence[bytes]) -> Sequence[int]:

@@ -1,0 +1,103 @@
+"""Every case with its verdict, by customs as a process: a file of records, over several workers."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+
+from policies.canonical import canonical, digest
+from policies.plan import Plan
+from policies.writes import GENESIS, Proposal, SetFile
+from tests.gateway.kit import make_output, make_plan
+from tests.gateway.test_customs import Judged, judge
+from tests.gateway.test_rules import POSITIVE
+from tests.gateway.test_secrets import GUISES, HONEST, SECRET
+from tests.gateway.test_sieve import BAD_LINKS, DECEITS, GOOD_LINKS, NOBODY, PERSONAL, PLAIN, SECOND_READINGS
+
+OUTPUT = make_output(
+    schema={"type": "object"},
+    scan=["links", "pii", "secrets", "unicode"],
+    hosts=["example.com", "localhost"],
+    bounds={},
+    unique=["n"],
+    per_run=10**6,
+    max_bytes=1 << 30,
+)
+PROMISE = canonical(
+    msgspec.to_builtins(
+        Proposal(seq=0, prev=GENESIS, id="draft-0", stage="draft", output="samples", record={}, file=SetFile(path="x"))
+    )
+)
+REJECTED: dict[str, Any] = (
+    {f"secret {name}": value for name, value in GUISES.items()}
+    | {f"token {name}": value for name, value in POSITIVE.items()}
+    | {f"person {text}": text for text in PERSONAL[:-1]}
+    | {f"deceit {text!a}": text for text in DECEITS}
+    | {f"link {text!a}": text for text in BAD_LINKS}
+)
+ACCEPTED: dict[str, Any] = (
+    {f"honest {name}": value for name, value in HONEST.items() if name != "mail"}
+    | {f"plain {text!a}": text for text in PLAIN}
+    | {f"nobody {text}": text for text in NOBODY}
+    | {f"no link {text!a}": text for text in GOOD_LINKS}
+)
+
+
+def set_of(root: Path, lines: list[bytes]) -> Judged:
+    """Judge the lines of one file of records."""
+    data = b"\n".join(lines) + b"\n"
+    (root / "in" / "sets").mkdir(parents=True)
+    (root / "in" / "sets" / "draft-0.jsonl").write_bytes(data)
+    plan: Plan = make_plan(OUTPUT)
+    more = {"set/draft-0": digest(data)}
+    return judge(root, plan, {"draft": PROMISE + b"\n"}, {"draft": digest(PROMISE)}, secrets={"hub": SECRET}, more=more)
+
+
+def test_there_are_many_cases() -> None:
+    assert len(REJECTED) + len(SECOND_READINGS) >= 150
+    assert len(ACCEPTED) >= 70
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_case_has_its_verdict_among_many_honest_rows(tmp_path: Path, seed: int) -> None:
+    cases = [(name, value, "reject") for name, value in REJECTED.items()]
+    cases += [(name, value, "accept") for name, value in ACCEPTED.items()]
+    filler = "An honest sentence about the weather, the sea and the price of fish, of no interest to anybody. "
+    rows: list[tuple[str, bytes, str]] = [
+        (name, orjson.dumps({"n": f"case {number}", "text": value}), verdict)
+        for number, (name, value, verdict) in enumerate(cases)
+    ]
+    bad = [line for line in SECOND_READINGS if 0 < len(line) < 10**6]
+    rows += [(f"reading {line!r}", line, "reject") for line in bad]
+    rows += [("filler", orjson.dumps({"n": number, "text": filler * 4}), "accept") for number in range(12_000)]
+    rows += [("twice", orjson.dumps({"text": filler, "n": number}), "reject") for number in range(0, 12_000, 1000)]
+    firsts, lasts = rows[:-12], rows[-12:]
+    random.Random(seed).shuffle(firsts)
+    rows = [*firsts, *lasts]
+    judged = set_of(tmp_path, [line for _, line, _ in rows])
+    assert judged.code == 0, judged.error
+    verdicts = {line["id"]: line for line in judged.lines("verdicts.jsonl")}
+    wrong = []
+    for number, (name, _, expected) in enumerate(rows):
+        found = verdicts.get(f"draft-0#{number}", {"verdict": "accept"})
+        if found["verdict"] != expected:
+            wrong.append((name, found))
+    assert wrong == []
+    assert judged.declaration().accepted == {"samples": sum(verdict == "accept" for _, _, verdict in rows)}
+    assert SECRET.encode() not in b"".join(path.read_bytes() for path in judged.out.iterdir())
+
+
+def test_a_file_that_is_not_the_one_of_the_log_is_refused(tmp_path: Path) -> None:
+    good = [b'{"n":1}']
+    assert set_of(tmp_path / "a", good).declaration().accepted == {"samples": 1}
+    root = tmp_path / "b"
+    (root / "in" / "sets").mkdir(parents=True)
+    (root / "in" / "sets" / "draft-0.jsonl").write_bytes(b'{"n":2}\n')
+    for facts in ({"set/draft-0": digest(b'{"n":1}\n')}, {}):
+        judged = judge(root, make_plan(OUTPUT), {"draft": PROMISE + b"\n"}, {"draft": digest(PROMISE)}, more=facts)
+        assert (judged.code, judged.error[:8]) == (2, "CSM-W007")
