@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.customs.scan.plane import texts
+from policies.canonical import pointer
 from policies.writes import Reason
 
 
@@ -26,3 +29,19 @@ class Check(Protocol):
     name: str
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]: ...
+
+
+class TextCheck(ABC):
+    """A check of every text of a row by itself, keys included. A reason has the rule and the place, never the text."""
+
+    name: str
+    code: str
+
+    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
+        for text in texts(candidate.record or {}):
+            for rule in self.broken(text.text):
+                yield Reason(check=self.name, code=self.code, pointer=pointer(text.path), excerpt=rule)
+
+    @abstractmethod
+    def broken(self, text: str) -> Iterator[str]:
+        """Yield the rules that a text breaks."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import ada_url
 
-from gateway.customs.checks.base import Candidate
-from gateway.customs.scan.plane import texts
-from policies.canonical import pointer
+from gateway.customs.checks.base import TextCheck
 from policies.hosts import matches
 from policies.plan import Output
-from policies.writes import Reason
 
 _URL: Final = re.compile(
     r"(?:\b[A-Za-z][A-Za-z0-9+.-]{1,30}:[\\/]{1,4}|(?<![\w:/\\.])[\\/]{2}(?=[\w-]{1,63}\.[\w.-]*[^\W\d]{2})|\bwww\.)[^\s\"'<>`|^{}\x00)]+"
@@ -50,21 +47,16 @@ SIEVE: Final = (
 """Patterns over folded text of which one matches wherever a rule does."""
 
 
-class Links:
+class Links(TextCheck):
     """Objects (CSM-W012) to links that lead elsewhere than `hosts`, and to active content.
 
     Mentions and words that close an issue count where the sink is a forge.
     """
 
-    name = "links"
+    name, code = "links", "CSM-W012"
 
     def __init__(self, output: Output) -> None:
         self._hosts, self._forge = output.hosts, output.sink == "git"
-
-    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
-        for text in texts(candidate.record or {}):
-            for rule in self.broken(text.text):
-                yield Reason(check=self.name, code="CSM-W012", pointer=pointer(text.path), excerpt=rule)
 
     def broken(self, text: str) -> Iterator[str]:
         """Yield the rules that a text breaks."""

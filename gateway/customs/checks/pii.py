@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +17,8 @@ from stdnum.fr import nir
 from stdnum.it import codicefiscale
 from stdnum.us import ssn
 
-from gateway.customs.checks.base import Candidate
-from gateway.customs.scan.plane import folded, texts
-from policies.canonical import pointer
-from policies.writes import Reason
+from gateway.customs.checks.base import TextCheck
+from gateway.customs.scan.plane import folded
 
 _RESERVED: Final = re.compile(
     r"(?:^|[@.])(?:example\.(?:com|net|org)|example|test|invalid|localhost|local)$", re.IGNORECASE
@@ -112,15 +110,14 @@ SIEVE: Final = (
 """Patterns over folded text of which one matches wherever a rule does."""
 
 
-class Pii:
+class Pii(TextCheck):
     """Objects (CSM-W013) to personal data in values and keys. A reason has the kind and the place, never the data."""
 
-    name = "pii"
+    name, code = "pii", "CSM-W013"
 
-    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
-        for text in texts(candidate.record or {}):
-            for rule, _, _ in kinds(text.text):
-                yield Reason(check=self.name, code="CSM-W013", pointer=pointer(text.path), excerpt=rule)
+    def broken(self, text: str) -> Iterator[str]:
+        """Yield the kinds of what is personal in a text."""
+        return (kind for kind, _, _ in kinds(text))
 
 
 def kinds(text: str) -> Iterator[tuple[str, int, int]]:

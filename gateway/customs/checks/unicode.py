@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import regex
 
-from gateway.customs.checks.base import Candidate
-from gateway.customs.scan.plane import texts
-from policies.canonical import pointer
-from policies.writes import Reason
+from gateway.customs.checks.base import TextCheck
 
 _SCRIPTS: Final = (
     "Arabic Bengali Devanagari Gujarati Gurmukhi Hebrew Kannada Khmer Malayalam Mongolian Nko Oriya Sinhala Syriac "
@@ -44,15 +41,14 @@ SIEVE: Final = (
 """Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
 
 
-class Unicode:
+class Unicode(TextCheck):
     """Objects (CSM-W011) to hidden and deceiving characters, in values and in keys."""
 
-    name = "unicode"
+    name, code = "unicode", "CSM-W011"
 
-    def __call__(self, candidate: Candidate) -> Iterable[Reason]:
-        for text in texts(candidate.record or {}):
-            for rule in deceits(text.text):
-                yield Reason(check=self.name, code="CSM-W011", pointer=pointer(text.path), excerpt=rule)
+    def broken(self, text: str) -> Iterator[str]:
+        """Yield the rules that a text breaks."""
+        return deceits(text)
 
 
 def deceits(text: str) -> Iterator[str]:
