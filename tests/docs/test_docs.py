@@ -12,7 +12,7 @@ import pytest
 
 from policies.errors import CODES
 from policies.vocabulary import ExitCode
-from sandbox.cli import host, mcp, more, plans, runs
+from sandbox.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -65,7 +65,7 @@ def test_every_file_that_a_document_names_exists() -> None:
 def verbs() -> dict[str, str]:
     """Return the help's first sentence of each verb."""
     found: dict[str, str] = {}
-    for command in (*plans.COMMANDS, *more.COMMANDS, *mcp.COMMANDS, *runs.COMMANDS, *host.COMMANDS):
+    for command in app.commands.values():
         if isinstance(command, click.Group):
             found |= {f"{command.name} {name}": inner.help or "" for name, inner in command.commands.items()}
         else:
