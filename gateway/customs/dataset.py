@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -18,7 +17,7 @@ class Writer(Protocol):
 
     columns: list[dict[str, str]]
 
-    def add(self, forms: Sequence[bytes]) -> None: ...
+    def add(self, rows: bytes) -> None: ...
 
     def close(self) -> None: ...
 
@@ -34,10 +33,9 @@ class Dataset:
         self._writer: Writer | None = None
         self.rows = 0
 
-    def add(self, forms: Iterable[bytes]) -> None:
-        """Append rows in their canonical form; raise CSM-W010 when they cannot be written."""
-        rows = list(forms)
-        if not rows:
+    def add(self, rows: bytes, count: int) -> None:
+        """Append `count` rows, as canonical lines; raise CSM-W010 when they cannot be written."""
+        if not count:
             return
         try:
             if self._writer is None:
@@ -45,7 +43,7 @@ class Dataset:
             self._writer.add(rows)
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
-        self.rows += len(rows)
+        self.rows += count
 
     def finish(self) -> dict[str, Any] | None:
         """Close the file, put it in place and return `sha256` (`sha256:…`), `size` and `columns`; None without rows."""
@@ -112,8 +110,8 @@ class _Lines:
         self._file = file
         self.columns = []
 
-    def add(self, forms: Sequence[bytes]) -> None:
-        self._file.write(b"".join(form + b"\n" for form in forms))
+    def add(self, rows: bytes) -> None:
+        self._file.write(rows)
 
     def close(self) -> None:
         self._file.flush()

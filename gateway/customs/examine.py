@@ -37,15 +37,16 @@ KEY_BYTES = 16
 
 @dataclass(slots=True)
 class Examined:
-    """What became of a chunk.
+    """What became of a chunk of `count` rows.
 
-    `forms`: canonical rows, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are equal for
-    equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows name.
-    `numbers`: the values of fields that have a history, of rows that nothing was found against.
+    `rows`: canonical rows as lines, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are
+    equal for equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows
+    name. `numbers`: the values of fields that have a history, of rows that nothing was found against.
     """
 
-    forms: list[bytes]
-    reasons: dict[int, list[Reason]]
+    count: int
+    rows: bytes = b""
+    reasons: dict[int, list[Reason]] = field(default_factory=dict)
     keys: bytes = b""
     refers: dict[int, list[str]] = field(default_factory=dict)
     open: bool = False
@@ -76,9 +77,10 @@ class Examiner:
         good = {n: r for n, r in enumerate(rows.records) if r is not None and self._fits(r, forms[n])}
         suspects = set(range(len(lines))) - good.keys()
         suspects |= self._sieve.suspects(good, forms)
-        result = Examined(forms, {})
+        result = Examined(len(lines))
         for number in sorted(suspects):
-            self._one(number, rows.records[number], lines[number], result)
+            self._one(number, rows.records[number], lines[number], forms, result)
+        result.rows = b"\n".join(forms) + b"\n"
         clean = {n: record for n, record in good.items() if n not in result.reasons or not fatal(result.reasons[n])}
         result.open = any(record.keys() - self._names for record in clean.values())
         result.keys = self._keys(clean, len(lines))
@@ -105,7 +107,9 @@ class Examiner:
         except Exception:  # noqa: BLE001 - whatever it is, the checks will say
             return False
 
-    def _one(self, number: int, record: dict[str, Any] | None, line: bytes, result: Examined) -> None:
+    def _one(
+        self, number: int, record: dict[str, Any] | None, line: bytes, forms: list[bytes], result: Examined
+    ) -> None:
         reasons = objections(Candidate(record=record, size=len(line)), self._checks)
         if not reasons:
             return
@@ -114,7 +118,7 @@ class Examiner:
             changed = _redacted(record)
             reasons = objections(Candidate(record=changed, size=len(line)), self._checks)
             if not reasons:
-                result.forms[number] = decode.canonical_row(changed)
+                forms[number] = decode.canonical_row(changed)
                 reasons = [Reason(check=Pii.name, code="CSM-W013", pointer="", excerpt=REDACTED)]
         result.reasons[number] = reasons
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,7 @@ class Ledger:
         whole = output.atomic == "each" or not set_rejected
         singly = output.approval == "always" or not chunk.names.set
         if not reasons and not late and whole and not singly:
-            self._accept(output, rows.splitlines())
+            self._accept(output, rows, chunk.count)
             return
         accepted = []
         for number, form in enumerate(rows.split(b"\n")[:-1]):
@@ -98,13 +98,11 @@ class Ledger:
                     self._hold(chunk, form, verdict)
                 case _:
                     self._reject(chunk, form, verdict)
-        self._accept(output, accepted)
+        self._accept(output, b"".join(form + b"\n" for form in accepted), len(accepted))
 
-    def _accept(self, output: Output, forms: Iterable[bytes]) -> None:
-        dataset = self.datasets[output.name]
-        before = dataset.rows
-        dataset.add(forms)
-        self.counts[output.name].accepted += dataset.rows - before
+    def _accept(self, output: Output, rows: bytes, count: int) -> None:
+        self.datasets[output.name].add(rows, count)
+        self.counts[output.name].accepted += count
 
     def _hold(self, chunk: Spooled, form: bytes, verdict: Judgement) -> None:
         count = self.counts[chunk.output]

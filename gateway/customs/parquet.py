@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import orjson
@@ -44,8 +43,9 @@ class Parquet:
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd", store_schema=False)
         self._rows: list[list[Any]] = []
 
-    def add(self, forms: Sequence[bytes]) -> None:
-        for form in forms:
+    def add(self, rows: bytes) -> None:
+        """Append rows, as canonical lines."""
+        for form in rows.split(b"\n")[:-1]:
             record = orjson.loads(form)
             cells = self._columns.cells(record)
             if self._with_extra:

@@ -23,7 +23,7 @@ from policies.plan import Output
 from policies.writes import Reason
 
 QUOTA = "quota/"
-_PARTS = 16
+_PARTS = 64
 _BLOCK_ROWS = 1 << 18
 
 
@@ -54,12 +54,21 @@ class Settlement:
         self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
         if self._keys is not None:
             self._keys.write(examined.keys)
-        for line in chunk.lines:
-            self._bytes += len(line) + 1
-            if self._bytes > self._output.max_bytes:
-                break
-            self._full += 1
+        self._fill([len(line) + 1 for line in chunk.lines])
         self.rows += len(chunk.lines)
+
+    def _fill(self, sizes: Sequence[int]) -> None:
+        """Count rows until the bytes of the output are used up."""
+        whole = sum(sizes)
+        if self._bytes + whole <= self._output.max_bytes:
+            self._bytes += whole
+            self._full += len(sizes)
+            return
+        for size in sizes:
+            self._bytes += size
+            if self._bytes > self._output.max_bytes:
+                return
+            self._full += 1
 
     def close(self) -> None:
         """Compare the keys, and the values with their history, when all chunks are there."""
@@ -128,7 +137,7 @@ def _repeated(keys: object, rows: int) -> npt.NDArray[np.int64]:
         keys.seek(0)  # type: ignore[attr-defined]
         for first in range(0, rows, _BLOCK_ROWS):
             block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=">u8").reshape(-1, 2)  # type: ignore[attr-defined]
-            mine = ((block[:, 0] >> np.uint64(60)) == part) & block.any(axis=1)
+            mine = ((block[:, 0] >> np.uint64(58)) == part) & block.any(axis=1)
             halves.append(block[mine])
             numbers.append(np.flatnonzero(mine) + first)
         pairs, order = np.concatenate(halves or [np.zeros((0, 2))]), np.concatenate(numbers or [np.zeros(0, np.int64)])

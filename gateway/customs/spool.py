@@ -54,13 +54,12 @@ class Spool:
 
     def add(self, chunk: Chunk, examined: Examined) -> None:
         """Append a chunk with what was found."""
-        rows = b"".join(form + b"\n" for form in examined.forms)
         notes = msgspec.json.encode(examined.reasons) if examined.reasons else b""
-        self._rows.write(rows)
+        self._rows.write(examined.rows)
         self._notes.write(notes)
         first = self._next.get(chunk.output, 0)
-        self._next[chunk.output] = first + len(examined.forms)
-        about = (chunk.output, chunk.stage, chunk.names, first, len(examined.forms), len(rows), len(notes))
+        self._next[chunk.output] = first + examined.count
+        about = (chunk.output, chunk.stage, chunk.names, first, examined.count, len(examined.rows), len(notes))
         self._chunks.append(Spooled(*about))
         if any(fatal(reasons) for reasons in examined.reasons.values()):
             self.rejected[chunk.output] = self.rejected.get(chunk.output, 0) + 1
