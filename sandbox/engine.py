@@ -7,7 +7,6 @@ The engine and the orchestrator share no file system: everything travels by the 
 from __future__ import annotations
 
 import contextlib
-import socket
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,19 +19,18 @@ import docker.errors
 import docker.types
 import requests
 from docker.models.containers import Container
-from docker.utils.socket import frames_iter
 
 from policies.canonical import digest_of
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
 from sandbox.archives import CHUNK, Chunks, tar_stream
+from sandbox.attached import Attached
 from sandbox.specs import ContainerSpec, Network, Tmpfs, VolumeSpec
 from sandbox.topology import LABEL_POOL, LABEL_RUN
 
 EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
 _BUILD_TIMEOUT_S = 1800
-_LINE_BYTES = 1 << 20
 _POOL = 64
 _SHUT = {"/dev/mqueue": "ro,size=4096,nr_inodes=1,mode=0555,nosuid,nodev,noexec"}
 """A place that the engine would mount writable for everybody."""
@@ -55,48 +53,6 @@ class WayOut:
 
 
 _OWN = WayOut()
-
-
-class Attached:
-    """The standard streams of one container."""
-
-    def __init__(self, wire: Any) -> None:
-        self._wire, self._raw = wire, wire._sock
-        self._raw.settimeout(None)
-
-    def send(self, data: bytes) -> None:
-        """Write to standard input, and close it."""
-        self._raw.sendall(data)
-        self._raw.shutdown(socket.SHUT_WR)
-
-    def write(self, data: bytes) -> None:
-        """Write to standard input, which stays open."""
-        self._raw.sendall(data)
-
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (1 for output or 2 for errors, bytes) as they come, until the container ends."""
-        yield from frames_iter(self._wire, tty=False)  # type: ignore[no-untyped-call]
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (1 for output or 2 for errors, line) until the container ends. An endless line is cut at 1 MiB."""
-        pending = {1: b"", 2: b""}
-        for stream, chunk in frames_iter(self._wire, tty=False):  # type: ignore[no-untyped-call]
-            *whole, rest = (pending[stream] + chunk).split(b"\n")
-            pending[stream] = rest[:_LINE_BYTES]
-            for line in whole:
-                yield stream, line
-        for stream, rest in pending.items():
-            if rest:
-                yield stream, rest
-
-    def close(self) -> None:
-        """Let go of the streams, and of whoever waits to write to them. A cycle in the client keeps the response
-        alive, so both ends are closed."""
-        with contextlib.suppress(OSError):
-            self._raw.shutdown(socket.SHUT_RDWR)
-        for end in (self._wire, self._raw):
-            with contextlib.suppress(OSError):
-                end.close()
 
 
 class Engine:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from policies.errors import CasemateError
-from sandbox.engine import Attached, Engine
+from sandbox.attached import Attached
+from sandbox.engine import Engine
 from sandbox.tool_cells import ToolCell
 
 MAX_STARTS = 4

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.vocabulary import Component
-from sandbox.engine import Attached, Engine, Exit
+from sandbox.attached import Attached
+from sandbox.engine import Engine, Exit
 from sandbox.relays import RELAY_READY
 from sandbox.specs import ContainerSpec
 
