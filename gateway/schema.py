@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Schema:
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise CasemateError("CSM-C017", f"schema refused: {str(error).splitlines()[0]}", place=place) from error
 
-    def fits(self, record: Mapping[str, Any]) -> bool:
+    def fits(self, record: Mapping[str, Any] | Sequence[Any]) -> bool:
         """Tell whether `record` fits."""
         return bool(self._validator.is_valid(record))
 

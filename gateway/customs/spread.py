@@ -55,7 +55,7 @@ class Spreads:
             return None
         edges = Edges()
         columns = _columns(records)
-        plane = planes.joined(["".join(map(str, values)) for _, values in columns.values()])
+        plane = planes.joined([_text(values) for _, values in columns.values()])
         hit = self._patterns.rows(planes.squeezed(planes.unhidden(planes.folded(plane))))["needles"]
         for number, (name, column) in enumerate(columns.items()):
             if number in hit:
@@ -118,6 +118,13 @@ def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, Column]:
             column[0].append(row)
             column[1].append(value)
     return dict(found)
+
+
+def _text(values: Sequence[object]) -> str:
+    try:
+        return "".join(values)  # type: ignore[arg-type]
+    except TypeError:
+        return "".join(map(str, values))
 
 
 def _pieces(column: Iterable[tuple[int, object]]) -> Iterator[Piece]:
