@@ -29,7 +29,7 @@ def serve(root: Path, port: int) -> int:
         # Started before anybody knew its stages: their doors are links to the slots it has.
         door, _, slot = pair.partition("=")
         (root / "doors" / door).symlink_to(root / "slots" / slot)
-    return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY), birth.secrets))
+    return asyncio.run(run(part, root, port, EventWriter(Component.GATEWAY), birth.secrets, birth.facts))
 
 
 def audit(root: Path) -> int:

@@ -161,6 +161,8 @@ CODES: dict[str, str] = {
     "CSM-R023": "run without a recording",
     "CSM-R024": "budget of the day exhausted",
     "CSM-R025": "proposed file cannot be taken",
+    "CSM-R026": "run cannot be moved so",
+    "CSM-R027": "record of the run is incomplete",
     "CSM-R029": "somebody drives the run",
     # lineage
     "CSM-L001": "the student shares an initial checkpoint with a teacher",

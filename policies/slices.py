@@ -146,7 +146,9 @@ class Birth(Frozen, frozen=True, kw_only=True):
 
     `slice` is the canonical JSON text of the slice; `secrets` are those that this process alone holds, by name;
     `facts` are what the run knows besides the plan: customs gets, as `buffer/<stage>`, the digest of the last line of
-    that stage's write buffer, as the event log has it; the llm proxy gets `recording`: `write` or `read`.
+    that stage's write buffer, as the event log has it; the llm proxy gets `recording`: `write` or `read`. In a run that
+    goes on, it also gets as `spent/<stage>` the calls, tokens and nano-USD so far, and the gateway `used/<output>`
+    (rows and bytes of stages that completed) and `proposals/<stage>` (how many).
     """
 
     run: str

@@ -41,12 +41,14 @@ class EventName(StrEnum):
     """Every kind of boundary crossing, and nothing else."""
 
     RUN_STARTED = "run.started"
+    RUN_RESUMED = "run.resumed"
     RUN_ENDED = "run.ended"
     COMPONENT_READY = "component.ready"
     COMPONENT_SYNCED = "component.synced"
     COMPONENT_FAILED = "component.failed"
     SECRET_DELIVERED = "secret.delivered"  # noqa: S105 - the name of an event
     STAGE_STARTED = "stage.started"
+    STAGE_RETRIED = "stage.retried"
     STAGE_REPORTED = "stage.reported"
     STAGE_ENDED = "stage.ended"
     EGRESS_DECIDED = "egress.decided"

@@ -10,17 +10,17 @@ import io
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from policies.errors import CasemateError
 from policies.plan import Plan, decode
 from policies.slices import Birth
 from policies.vocabulary import Component, ExitCode
-from policies.writes import GENESIS, Declaration, Written
+from policies.writes import GENESIS, Declaration
 from sandbox import applying
-from sandbox.archives import tar_of
+from sandbox.archives import tar_of, write_durably
 from sandbox.driver import Driver
+from sandbox.engine import Engine
 from sandbox.sets import FOLDER
 from sandbox.specs import DOORS_GID, UIDS
 from sandbox.topology import Topology
@@ -28,15 +28,6 @@ from sandbox.topology import Topology
 JUDGE_S = 3600
 RECORDING = "recording"
 _OUT_BYTES = 2 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What customs decided, by output."""
-
-    accepted: dict[str, int]
-    rejected: dict[str, int]
-    written: list[Written]
 
 
 def own_archive() -> bytes:
@@ -50,25 +41,36 @@ def own_archive() -> bytes:
     return buffer.getvalue()
 
 
-def take_buffers(driver: Driver, carrier: str, folder: Path) -> dict[str, bytes]:
-    """Copy the write buffers out of the gateway's volume, and keep them with the run."""
-    files = read_tar(driver.engine.get(carrier, "/buffer", _OUT_BYTES), "buffer")
-    for name, content in files.items():
-        (folder / "writes" / PurePosixPath(name).name).write_bytes(content)
-    return {PurePosixPath(name).stem: content for name, content in files.items() if name.endswith(".jsonl")}
+def take_buffer(engine: Engine, carrier: str, stage: str, folder: Path) -> None:
+    """Copy the write buffer of a stage, to which nobody can add now, out of the gateway's volume."""
+    archive = engine.get(carrier, f"/buffer/{stage}.jsonl", _OUT_BYTES)
+    for content in read_tar(archive, "").values():
+        write_durably(folder / "writes" / f"{stage}.jsonl", content)
 
 
-def take_recording(driver: Driver, carrier: str, folder: Path) -> None:
-    """Copy what the llm proxy recorded out of its volume. A line that a crash cut short is left out when it is read."""
-    files = read_tar(driver.engine.get(carrier, "/recording", _OUT_BYTES), "recording")
+def buffers_of(plan: Plan, folder: Path) -> dict[str, bytes]:
+    """Return the write buffers that a run has kept, by stage."""
+    paths = {stage.name: folder / "writes" / f"{stage.name}.jsonl" for stage in plan.stages}
+    return {stage: path.read_bytes() for stage, path in paths.items() if path.exists()}
+
+
+def take_recording(engine: Engine, carrier: str, folder: Path) -> None:
+    """Copy what the llm proxy recorded out of its volume, but for a line that was cut short."""
+    files = read_tar(engine.get(carrier, "/recording", _OUT_BYTES), "recording")
     (folder / RECORDING).mkdir(mode=0o700, exist_ok=True)
     for name, content in files.items():
-        (folder / RECORDING / PurePosixPath(name).name).write_bytes(content)
+        if whole := content[: content.rfind(b"\n") + 1]:
+            write_durably(folder / RECORDING / PurePosixPath(name).name, whole)
 
 
 def recorded(folder: Path) -> dict[str, bytes]:
-    """Return the recording of a run, by file; raise CSM-R023 when there is none."""
-    files = {path.name: path.read_bytes() for path in sorted((folder / RECORDING).glob("*.jsonl"))}
+    """Return the recording of a run so far, by file."""
+    return {path.name: path.read_bytes() for path in sorted((folder / RECORDING).glob("*.jsonl"))}
+
+
+def recorded_whole(folder: Path) -> dict[str, bytes]:
+    """Return the recording of a run that is to be replayed, by file; raise CSM-R023 when there is none."""
+    files = recorded(folder)
     if not files:
         hint = "record one: casemate run --record"
         raise CasemateError("CSM-R023", f"{folder.name} has no recording", hint=hint, exit_code=ExitCode.USAGE)
@@ -83,7 +85,7 @@ def judge(
     buffers: dict[str, bytes],
     sets: Mapping[str, str],
     folder: Path,
-) -> Verdicts:
+) -> Declaration:
     """Let customs judge every buffered write. Raises `CasemateError` when it fails, or declares what it did not do.
 
     `sets`: digests of the files of records, by proposal, which lie below the run's `folder`.
@@ -108,20 +110,26 @@ def judge(
     declared = decode(files["declaration.json"].removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
     if declared.plan != birth.seal.plan:
         raise CasemateError("CSM-W019", "customs judged another plan")
-    (folder / "declaration.json").write_bytes(files["declaration.json"])
+    write_durably(folder / "declaration.json", files["declaration.json"])
     for name in ("verdicts.jsonl", "quarantine.jsonl"):
         if name in files:
             (folder / "quarantine" / name).write_bytes(files[name])
     applying.keep(folder, plan, declared.written, files)
-    return Verdicts(declared.accepted, declared.rejected, declared.written)
+    return judged(folder)
+
+
+def judged(folder: Path) -> Declaration:
+    """Return what customs decided of a run's writes, as it is kept with the run."""
+    data = (folder / "declaration.json").read_bytes()
+    return decode(data.removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
 
 
 def _heads(driver: Driver, plan: Plan, buffers: dict[str, bytes]) -> dict[str, str]:
     """Return what the event log vouches for: the digest of the last line of each stage's buffer."""
     return {
-        f"buffer/{stage.name}": driver.buffer_heads.get(stage.name, GENESIS)
+        f"buffer/{stage.name}": driver.account.heads.get(stage.name, GENESIS)
         for stage in plan.stages
-        if stage.name in driver.buffer_heads or buffers.get(stage.name)
+        if stage.name in driver.account.heads or buffers.get(stage.name)
     }
 
 

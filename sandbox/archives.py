@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,3 +69,22 @@ def keep_file(content: IO[bytes], target: Path, limit: int) -> tuple[str, int]:
             hashed.update(chunk)
             file.write(chunk)
     return f"sha256:{hashed.hexdigest()}", size
+
+
+def write_durably(target: Path, content: bytes) -> None:
+    """Write a file so that under its name it is whole, on disk, or as it was before."""
+    part = target.with_name(f".{target.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def lines_of(path: Path) -> int:
+    """Count the lines of a file of any size; one without an end counts."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            count, last = count + chunk.count(b"\n"), chunk[-1:]
+    return count + (last != b"\n")

@@ -39,13 +39,15 @@ class Days:
         self._journal = journal
 
     def reserve(self, run: str, plan: Plan, day: str | None = None) -> None:
-        """Reserve the ceiling of a run; raise CSM-R024, having written nothing, where the day's would be passed."""
+        """Reserve a run's ceiling, once; raise CSM-R024, having written nothing, where the day's would be passed."""
         limit, budget, day = plan.budget.per_day, plan.budget, day or today()
         if limit is None:
             return
         with self._journal() as journal:
             # the write lock comes before the first read: nobody reads what is about to change
             journal.execute("begin immediate")
+            if journal.execute("select 1 from days where run = ?", (run,)).fetchone():
+                return
             spent = self._spent(journal, plan.name, day)
             for name, before in zip(_DIMENSIONS, spent, strict=True):
                 most, more = getattr(limit, name), getattr(budget, name)

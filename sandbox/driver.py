@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from policies.errors import CasemateError
-from policies.events import Attribute, clean
+from policies.events import ComponentEvent, clean
 from policies.plan import encode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
+from sandbox.durable.account import Account
 from sandbox.engine import Engine, Exit
 from sandbox.log import RunEvent, RunLog, parse_component_event
 from sandbox.specs import ContainerSpec
@@ -28,29 +28,40 @@ SYNC_S = 30.0
 OnEvent = Callable[[RunEvent, Tally], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """A file that an agent proposed: the id of the proposal, its output, and the path below /workspace."""
-
-    id: str
-    output: str
-    path: str
-
-
 class Driver:
-    """One run's signals, log, tally and guards."""
+    """One run's signals, log, account and guards."""
 
-    def __init__(self, engine: Engine, folder: Path, log: RunLog, on_event: OnEvent, deadline: float) -> None:
-        self.engine, self.log, self.tally = engine, log, Tally()
-        self.watch = Watch(engine, folder / "logs")
-        self._on_event, self._deadline = on_event, deadline
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        log: RunLog,
+        on_event: OnEvent,
+        deadline: float,
+        account: Account | None = None,
+    ) -> None:
+        """Drive a run from its beginning, or from where its `account` says that it is."""
+        self.engine, self.log, self.account = engine, log, account or Account()
+        self._folder, self._on_event, self._deadline = folder, on_event, deadline
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget the containers of before: they are gone, and others will have their names."""
+        self.watch = Watch(self.engine, self._folder / "logs")
         self._guarded: dict[str, str] = {}
         self._ready: set[str] = set()
         self._ended: dict[str, Exit] = {}
         self._seen: dict[tuple[Component, EventName], int] = {}
-        self.buffer_heads: dict[str, str] = {}
-        self.promises: dict[str, list[Promise]] = {}
         self.certificate: str | None = None
+
+    def interrupt(self, signal: int) -> None:
+        """Ask for the end of the run; safe to call from a signal handler."""
+        self.watch.interrupt(signal)
+
+    @property
+    def tally(self) -> Tally:
+        """The run in numbers."""
+        return self.account.tally
 
     # ---- events of the orchestrator
 
@@ -58,8 +69,12 @@ class Driver:
         """Log an event of the orchestrator itself."""
         self._record(self.log.own(event, **fields))  # type: ignore[arg-type]
 
+    def take(self, event: ComponentEvent) -> None:
+        """Log an event of a component."""
+        self._record(self.log.append(event))
+
     def _record(self, event: RunEvent) -> None:
-        self.tally.add(event)
+        self.account.add(event)
         self._on_event(event, self.tally)
 
     # ---- starting
@@ -75,6 +90,7 @@ class Driver:
 
     def adopt(self, spec: ContainerSpec, component: Component, birth: Birth) -> None:
         """Take over a trusted container that was started beforehand; from now on its end ends the run."""
+        self.log.begin(component)
         self._guarded[spec.name] = spec.role
         self.watch.adopt(spec, component, encode(birth))
         self._note_secrets(spec, birth)
@@ -134,12 +150,7 @@ class Driver:
                     published = event.attrs.get("casemate.certificate")
                     if component is Component.FIREWALL and isinstance(published, str):
                         self.certificate = published
-                line_digest = event.attrs.get("casemate.write.digest")
-                proposed = event.event is EventName.WRITE_PROPOSED and event.verdict is Verdict.ALLOW
-                if proposed and event.stage and isinstance(line_digest, str):
-                    self.buffer_heads[event.stage] = line_digest
-                    self._note_promise(event.stage, event.attrs)
-                self._record(self.log.append(event))
+                self.take(event)
             case Ready(name):
                 self._ready.add(name)
             case Ended(name, how):
@@ -148,13 +159,8 @@ class Driver:
                     raise self._died(name, how)
             case Interrupted(number):
                 message = f"stopped by signal {number}"
-                raise CasemateError("CSM-R014", message, exit_code=ExitCode.INTERRUPTED)
-
-    def _note_promise(self, stage: str, attrs: Mapping[str, Attribute]) -> None:
-        path = attrs.get("casemate.path")
-        if isinstance(path, str):
-            made = Promise(str(attrs["casemate.write.id"]), str(attrs["casemate.output"]), path)
-            self.promises.setdefault(stage, []).append(made)
+                hint = "nothing was applied; `casemate resume` goes on"
+                raise CasemateError("CSM-R014", message, hint=hint, exit_code=ExitCode.INTERRUPTED)
 
     def wind_down(self, grace_s: float) -> None:
         """Take in what containers that were told to end still have to say. A run that failed is not failed twice."""

@@ -39,7 +39,7 @@ def refuse_unenforced(plan: Plan) -> None:
 
 
 def _stage(stage: Stage) -> Iterator[str]:
-    for name, asked in (("shards", stage.shards), ("retry", stage.retry), ("locks", stage.locks)):
+    for name, asked in (("shards", stage.shards), ("locks", stage.locks)):
         if asked:
             yield f"stage {stage.name}: {name}"
 
@@ -47,8 +47,5 @@ def _stage(stage: Stage) -> Iterator[str]:
 def _output(output: Output) -> Iterator[str]:
     if output.sink not in APPLIED:
         yield f"output {output.name}: sink {output.sink}"
-    for name, asked in (("per_day", output.per_day), ("per_minute", output.per_minute)):
-        if asked is not None:
-            yield f"output {output.name}: quota {name}"
     if output.approval != "never" or output.approve_over is not None:
         yield f"output {output.name}: approval"

@@ -23,6 +23,7 @@ from policies.plan import Count, Digest, Frozen
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import GENESIS
 
+_GENESIS_HEAD: dict[str, int | str] = {"count": 0, "head": GENESIS}
 SCHEMA = Path(__file__).resolve().parent.parent / "policies" / "schemas" / "event.schema.json"
 
 
@@ -54,28 +55,54 @@ class RunLog:
         self._head = folder / "events.head"
         self._seq, self._prev = 0, GENESIS
         self._expected: dict[Component, int] = {}
-        if goes_on:
-            self._take_up()
-        flags = os.O_WRONLY | os.O_APPEND | (0 if goes_on else os.O_CREAT | os.O_EXCL)
+        self._last: dict[Component, RunEvent] = {}
+        there = goes_on and self._path.exists()
+        size = self._take_up() if there else 0
+        flags = os.O_WRONLY | os.O_APPEND | (0 if there else os.O_CREAT | os.O_EXCL)
         self._file = os.open(self._path, flags, 0o600)
+        os.ftruncate(self._file, size)
 
-    def _take_up(self) -> None:
-        """Find the end of the log. A line that a crash cut short was never acted on, and is cut off."""
-        whole = 0
-        with self._path.open("rb+") as stream:
-            for raw in stream:
-                if not raw.endswith(b"\n"):
-                    break
-                record = msgspec.json.decode(raw, type=RunEvent)
-                if (record.seq, record.prev) != (self._seq, self._prev):
-                    raise CasemateError("CSM-R011", "the chain is broken here", place=f"events.jsonl:{self._seq + 1}")
-                whole, self._seq, self._prev = whole + len(raw), self._seq + 1, digest(raw[:-1])
-                self._expected[record.actor] = record.n + 1
-            stream.truncate(whole)
+    def _take_up(self) -> int:
+        """Find the end of the log, and return its bytes. A line that a crash cut short was never acted on: it is none.
+
+        The head is written last, so it may be behind; but it must lie on the chain.
+        """
+        size, head = 0, _GENESIS_HEAD
+        try:
+            if self._head.exists():
+                head = msgspec.json.decode(self._head.read_bytes(), type=dict[str, int | str])
+            on_chain = head == _GENESIS_HEAD
+            with self._path.open("rb") as stream:
+                for raw in stream:
+                    if not raw.endswith(b"\n"):
+                        break
+                    record = msgspec.json.decode(raw, type=RunEvent)
+                    if (record.seq, record.prev, record.run) != (self._seq, self._prev, self._run):
+                        raise self._broken("the chain is broken here")
+                    self._took(record, raw[:-1])
+                    size += len(raw)
+                    on_chain = on_chain or head == {"count": self._seq, "head": self._prev}
+        except ValueError as error:  # whatever cannot be decoded is one
+            raise self._broken(str(error)) from error
+        if not on_chain:
+            raise self._broken(f"the log ends here, but its head is at {head.get('count')}")
+        return size
+
+    def _broken(self, why: str) -> CasemateError:
+        place = f"events.jsonl:{self._seq + 1}"
+        return CasemateError("CSM-R011", clean(why), place=place, exit_code=ExitCode.REFUSED)
+
+    def _took(self, record: RunEvent, line: bytes) -> None:
+        self._seq, self._prev = self._seq + 1, digest(line)
+        self._expected[record.actor], self._last[record.actor] = record.n + 1, record
 
     def begin(self, actor: Component) -> None:
         """Expect a new process of a component, which counts from 0."""
         self._expected[actor] = 0
+
+    def last(self, actor: Component) -> RunEvent | None:
+        """Return the last event of a component, if it has said anything."""
+        return self._last.get(actor)
 
     def own(
         self,
@@ -107,7 +134,6 @@ class RunLog:
         expected = self._expected.get(event.actor, 0)
         if event.n != expected:
             raise CasemateError("CSM-R011", f"event {expected} of {event.actor.value} is missing (got {event.n})")
-        self._expected[event.actor] = expected + 1
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
         record = RunEvent(seq=self._seq, prev=self._prev, run=self._run, plan=self._plan, shard=None, **fields)
         line = canonical(msgspec.to_builtins(record))
@@ -115,7 +141,7 @@ class RunLog:
             os.write(self._file, line + b"\n")
         except OSError as error:
             raise CasemateError("CSM-R011", f"the event log cannot be written: {error.strerror}") from error
-        self._seq, self._prev = self._seq + 1, digest(line)
+        self._took(record, line)
         return record
 
     def checkpoint(self) -> None:

@@ -14,7 +14,8 @@ from policies.errors import CasemateError
 from policies.plan import Output
 from policies.vocabulary import EventName, ExitCode, Verdict
 from sandbox.archives import TooLargeError, keep_file
-from sandbox.driver import Driver, Promise
+from sandbox.driver import Driver
+from sandbox.durable.account import Promise
 
 FOLDER = "sets"
 
@@ -29,8 +30,9 @@ def take(
     """Copy the files of a stage below a run's folder; return their digests by proposal. Raises CSM-R025."""
     taken: dict[str, str] = {}
     (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
-    for promise in driver.promises.get(stage, ()):
+    for promise in driver.account.promises.get(stage, ()):
         target = folder / FOLDER / f"{promise.id}.jsonl"
+        target.unlink(missing_ok=True)  # of an attempt that counts no more
         digest, size = _take(driver, carrier, promise, target, outputs[promise.output].max_bytes)
         taken[promise.id] = digest
         attrs: dict[str, object] = {

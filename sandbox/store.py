@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ import msgspec
 from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.events import now
-from policies.plan import Plan, decode, encode
+from policies.plan import Frozen, Plan, decode, encode
 from policies.vocabulary import ExitCode, Outcome
 from sandbox.anchors import TABLE as CANDIDATES
 from sandbox.anchors import Candidates
 from sandbox.days import TABLE, Days
+from sandbox.durable.quotas import TABLE as QUOTAS
+from sandbox.durable.quotas import Quotas
 from sandbox.writes import TABLE as WRITES
 from sandbox.writes import Writes
 
@@ -43,6 +46,15 @@ create table if not exists transitions (
 """
 
 
+class Options(Frozen, frozen=True, kw_only=True):
+    """How a run was started: the project's folder, and what `casemate run` was told."""
+
+    root: str
+    dry: bool = False
+    record: bool = False
+    replay: str | None = None
+
+
 class Store:
     """The runs of one project."""
 
@@ -51,6 +63,7 @@ class Store:
         self.days = Days(self._journal)
         self.candidates = Candidates(self._journal)
         self.writes = Writes(self._journal)
+        self.quotas = Quotas(self._journal)
 
     def folder(self, run: str) -> Path:
         """Return a run's folder; raise CSM-R012 when there is none."""
@@ -69,7 +82,7 @@ class Store:
         raise CasemateError("CSM-R012", "no run has been started here", exit_code=ExitCode.USAGE)
 
     @contextmanager
-    def new(self, plan: Plan, digest: str) -> Iterator[tuple[str, Path]]:
+    def new(self, plan: Plan, digest: str, options: Options) -> Iterator[tuple[str, Path]]:
         """Open a run: its folder with the plan, its row in the journal, and its lock for as long as it is driven."""
         run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         folder = self.home / "runs" / run
@@ -78,8 +91,8 @@ class Store:
         for part in ("", "writes", "quarantine", "artifacts", "logs"):
             (folder / part).mkdir(parents=True, mode=0o700)
         (folder / "plan.json").write_bytes(encode(plan))
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / "options.json").write_bytes(encode(options))
+        with self.taken_up(run):
             with self._journal() as journal:
                 row = (run, plan.name, digest, now())
                 journal.execute("insert into runs (run, name, plan, started) values (?, ?, ?, ?)", row)
@@ -87,19 +100,63 @@ class Store:
 
     @contextmanager
     def taken_up(self, run: str) -> Iterator[Path]:
-        """Hold the lock of a run that has ended or crashed; raise CSM-R029 while somebody else does."""
+        """Hold the lock of a run that nobody drives, and yield its folder; raise CSM-R029 while somebody else does."""
         folder = self.folder(run)
         with (folder / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise CasemateError("CSM-R029", f"{run} is being driven", exit_code=ExitCode.REFUSED) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
             yield folder
+
+    def digest(self, run: str) -> str:
+        """Return the digest of a run's plan."""
+        with self._journal() as journal:
+            row = journal.execute("select plan from runs where run = ?", (run,)).fetchone()
+        if row is None:
+            raise CasemateError("CSM-R012", f"{run} is not in the journal", exit_code=ExitCode.USAGE)
+        return str(row[0])
+
+    def options(self, run: str) -> Options:
+        """Return how a run was started."""
+        return decode((self.folder(run) / "options.json").read_bytes(), Options, code="CSM-R012")
+
+    def transitions(self, run: str) -> list[tuple[str, str, str | None]]:
+        """Return subject, state and detail of every transition of a run, in order."""
+        with self._journal() as journal:
+            query = "select subject, state, detail from transitions where run = ? order by rowid"
+            return journal.execute(query, (run,)).fetchall()
 
     def transition(self, run: str, subject: str, state: str, detail: str | None = None) -> None:
         """Write down a transition, durably, before it is acted on."""
         with self._journal() as journal:
             journal.execute("insert into transitions values (?, ?, ?, ?, ?)", (run, now(), subject, state, detail))
+
+    def reopen(self, run: str) -> None:
+        """Write down that a run which had stopped goes on."""
+        with self._journal() as journal:
+            query = "update runs set ended = null, outcome = null, exit_code = null, summary = null where run = ?"
+            journal.execute(query, (run,))
+
+    def signal(self, run: str, number: int) -> bool:
+        """Send a signal to whoever drives a run; False when nobody does."""
+        folder = self.folder(run)
+        try:
+            driver = os.pidfd_open(int((folder / "lock").read_text()))
+        except (OSError, ValueError):
+            return False
+        try:
+            if not is_driven(folder):  # asked after the process was taken hold of: it is not another of that number
+                return False
+            signal.pidfd_send_signal(driver, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(driver)
+        return True
 
     def end(self, run: str, outcome: Outcome, exit_code: ExitCode, summary: dict[str, Any]) -> None:
         """Write down how a run ended."""
@@ -146,7 +203,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
-            connection.executescript(_TABLES + TABLE + CANDIDATES + WRITES)
+            connection.executescript(_TABLES + TABLE + CANDIDATES + WRITES + QUOTAS)
         except sqlite3.OperationalError:
             if time.monotonic() >= until:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from sandbox import pool
@@ -10,6 +11,8 @@ from sandbox.engine import Engine
 from sandbox.specs import LABEL_ROLE
 from sandbox.store import is_driven
 from sandbox.topology import LABEL_HOME, LABEL_HOST, LABEL_POOL, LABEL_RUN
+
+TakeIn = Callable[[Engine, Path, str], list[str]]
 
 
 def sweep_run(engine: Engine, run: str) -> list[str]:
@@ -25,17 +28,19 @@ def sweep_run(engine: Engine, run: str) -> list[str]:
     return [thing["name"] for thing in things if not engine.remove(thing["kind"], thing["name"])]
 
 
-def sweep_orphans(engine: Engine) -> tuple[list[str], list[str]]:
+def sweep_orphans(engine: Engine, take_in: TakeIn) -> tuple[list[str], list[str]]:
     """Remove what crashed runs of this host left; return the runs swept, and names that could not be removed.
+
+    `take_in` keeps what a run needs to be resumed, and sweeps it.
 
     A run is an orphan when nobody holds its lock. Runs that other hosts started on the same engine are left alone.
     """
-    runs: set[str] = set()
+    runs: dict[str, Path] = {}
     for thing in engine.labelled():
-        folder = Path(thing.get(LABEL_HOME, "")) / "runs" / thing[LABEL_RUN]
-        if thing.get(LABEL_HOST) == socket.gethostname() and not is_driven(folder):
-            runs.add(thing[LABEL_RUN])
-    left = [name for run in sorted(runs) for name in sweep_run(engine, run)]
+        home = Path(thing.get(LABEL_HOME, ""))
+        if thing.get(LABEL_HOST) == socket.gethostname() and not is_driven(home / "runs" / thing[LABEL_RUN]):
+            runs[thing[LABEL_RUN]] = home
+    left = [name for run, home in sorted(runs.items()) for name in take_in(engine, home, run)]
     halfway = {thing[LABEL_POOL] for thing in engine.pooled() if thing["name"].startswith(pool.DRAINED)}
     left += [name for member in sorted(halfway) for name in pool.remove(engine, member)]
     return sorted(runs), left

@@ -13,6 +13,7 @@ from sandbox.log import RunEvent
 class StageTally:
     """Numbers of one stage. Money in nano-USD; `seconds` of wall time."""
 
+    attempts: int = 0
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -48,6 +49,8 @@ class Tally:
         """Take one event into account."""
         self.events += 1
         attrs = event.attrs
+        if event.event is EventName.WRITE_JUDGED and event.n == 0:
+            self.outputs.clear()  # customs judges anew, after a crash
         if event.event in (EventName.WRITE_JUDGED, EventName.WRITE_APPLIED):
             self._write(event)
             return
@@ -57,8 +60,15 @@ class Tally:
         if event.verdict is Verdict.DENY and event.event is not EventName.WRITE_PROPOSED:
             stage.denials += 1
         match event.event:
+            case (
+                EventName.STAGE_STARTED
+            ):  # again, perhaps: what an earlier attempt said counts no more, what it cost does
+                stage.proposed, stage.reported, stage.outcome = 0, None, None
+                stage.attempts += 1
             case EventName.LLM_SETTLED:
-                stage.calls += _int(attrs.get("casemate.attempt", 1)) == 1  # further attempts are of the same call
+                paid = attrs.get("casemate.cache") == "paid"  # counted when it was paid
+                # further attempts are of the same call
+                stage.calls += _int(attrs.get("casemate.attempt", 1)) == 1 and not paid
                 stage.input_tokens += _int(attrs.get("gen_ai.usage.input_tokens"))
                 stage.output_tokens += _int(attrs.get("gen_ai.usage.output_tokens"))
                 stage.usd_nanos += _int(attrs.get("casemate.cost.usd_nanos"))

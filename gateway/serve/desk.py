@@ -17,7 +17,7 @@ from gateway.serve.front import Emit, Front
 from gateway.serve.replies import as_result, info
 from gateway.serve.tools import EMPTY_SCHEMA, FILE_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
 from gateway.serve.types import Head, Message, RefusedError, Reply
-from policies.errors import denial
+from policies.errors import CasemateError, denial
 from policies.events import Attribute, EventLogError
 from policies.plan import Output
 from policies.vocabulary import EventName, Verdict
@@ -31,11 +31,22 @@ MAX_FILES = 100
 
 
 class Ledger:
-    """What every output has taken up, over all stages of the run."""
+    """What every output has taken up, over all stages of the run; in one that was resumed, those before included."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: Mapping[str, str] | None = None) -> None:
+        """Begin with what the facts `used/<output>` (rows, bytes) and `proposals/<stage>` say. Raises CSM-R010."""
         self._used: dict[str, Used] = {}
         self._proposals: Counter[str] = Counter()
+        for fact, value in (facts or {}).items():
+            kind, _, name = fact.partition("/")
+            try:
+                if kind == "used":
+                    rows, size = map(int, value.split())
+                    self._used[name] = Used(rows=rows, size=size)
+                elif kind == "proposals":
+                    self._proposals[name] = int(value)
+            except ValueError as error:
+                raise CasemateError("CSM-R010", f"{fact}: {value}", place="gateway") from error
 
     def used(self, output: str) -> Used:
         """Return what `output` has taken up so far."""

@@ -106,7 +106,14 @@ def bind(path: Path) -> socket.socket:
     return door
 
 
-async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit, secrets: Mapping[str, str]) -> int:
+async def serve(
+    part: GatewaySlice,
+    root: Path,
+    port: int,
+    emit: Emit,
+    secrets: Mapping[str, str],
+    facts: Mapping[str, str] | None = None,
+) -> int:
     """Serve every stage of `part` until SIGTERM or SIGINT; return the exit code. `port` is the one agents see."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -128,7 +135,7 @@ async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit, secrets: 
     # Whoever reads our events asks by this signal for a mark: when it comes, everything before it has come.
     loop.add_signal_handler(signal.SIGUSR1, mark)
     schemas = {output.name: Schema(output.schema, f"output {output.name}") for output in part.outputs}
-    desks = _desks(part, schemas, root, emit)
+    desks = _desks(part, schemas, root, emit, Ledger(facts))
     authorities = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
     doors = [bind(root / "doors" / stage / "mcp.sock") for stage, _ in desks]
     tools = _tools(part, root, emit, secrets)
@@ -147,8 +154,9 @@ async def serve(part: GatewaySlice, root: Path, port: int, emit: Emit, secrets: 
     return 1 if failures else 0
 
 
-def _desks(part: GatewaySlice, schemas: dict[str, Schema], root: Path, emit: Emit) -> Sequence[tuple[str, Desk]]:
-    ledger = Ledger()
+def _desks(
+    part: GatewaySlice, schemas: dict[str, Schema], root: Path, emit: Emit, ledger: Ledger
+) -> Sequence[tuple[str, Desk]]:
     outputs = {output.name: output for output in part.outputs}
     desks: list[tuple[str, Desk]] = []
     for stage in part.stages:

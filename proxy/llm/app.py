@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from proxy.llm.door import Door
 from proxy.llm.ledger import Ledger
 from proxy.llm.recording import Recording, Replay
 from proxy.llm.routing import reach
+from proxy.llm.types import Amount
 from proxy.llm.upstream import Upstream
 from proxy.start import Events, Roots, bound
 
 RUN = "run"
+SPENT = "spent/"
+"""Facts: what a stage has spent, as `calls tokens usd_nanos`."""
 
 
 @asynccontextmanager
@@ -43,6 +46,8 @@ async def llm_proxy(
     async with AsyncExitStack() as stack:
         ledger = Ledger(roots.state / "ledger.db", birth.run)
         stack.callback(ledger.close)
+        for name, amount in _spent(birth.facts).items():
+            ledger.carry(amount, (f"stage/{name}", RUN))
         tls = context if context is not None else ssl.create_default_context()
         if part.trust:
             tls.load_verify_locations(cadata="".join(part.trust))
@@ -85,13 +90,27 @@ def _memory(stage: StageModels, birth: Birth, roots: Roots, stack: AsyncExitStac
             return Memory(cache, replay=Replay(path))
         case "write":
             try:
-                recording = Recording(path, birth.secrets.values())
+                paid = Replay(path)
+                recording = Recording(path, birth.secrets.values(), paid)
             except OSError as error:
                 raise CasemateError("CSM-R017", f"cannot record: {error.strerror}", place=path.name) from error
             stack.callback(recording.close)
-            return Memory(cache, record=recording)
+            return Memory(cache, record=recording, paid=paid if paid.lines else None)
         case other:
             raise CasemateError("CSM-R010", f"recording: {other}", place="llm")
+
+
+def _spent(facts: Mapping[str, str]) -> dict[str, Amount]:
+    """Return what each stage has spent before this run was resumed; raise `CasemateError` (R010)."""
+    spent = {}
+    for name, value in facts.items():
+        if name.startswith(SPENT):
+            try:
+                calls, tokens, usd_nanos = map(int, value.split())
+            except ValueError as error:
+                raise CasemateError("CSM-R010", f"{name}: {value}", place="llm") from error
+            spent[name.removeprefix(SPENT)] = Amount(calls=calls, tokens=tokens, usd_nanos=usd_nanos)
+    return spent
 
 
 def _key(model: Model, birth: Birth) -> str | None:

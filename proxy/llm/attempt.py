@@ -42,7 +42,7 @@ class Call:
     began: float
     attempt: int = 1
     tokens: int = 0
-    origin: Literal["provider", "cache", "recording"] = "provider"
+    origin: Literal["provider", "cache", "recording", "paid"] = "provider"
     keeps: bool = False
     sent: bool = False
     body: bytes | None = None
@@ -55,9 +55,9 @@ class Call:
 
     @property
     def reserved(self) -> Amount:
-        """What the attempt may cost; a call is counted once, with its first, and what is kept costs nothing more."""
-        if self.origin == "cache":
-            return Amount(calls=1, tokens=0, usd_nanos=0)
+        """What the attempt may cost; a call is counted once, with its first; what is kept costs nothing more."""
+        if self.origin in ("cache", "paid"):
+            return self.charge
         return self._amount(self.request.worst)
 
     @property
@@ -84,7 +84,7 @@ class Call:
 
     def _amount(self, usage: Usage) -> Amount:
         amount = charge(usage, self.request.model.price)
-        return amount if self.attempt == 1 else replace(amount, calls=0)
+        return amount if self.attempt == 1 and self.origin != "paid" else replace(amount, calls=0)
 
 
 async def ask(http: web.BaseRequest, upstream: Upstream, call: Call) -> web.StreamResponse:

@@ -68,11 +68,15 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a stage's answers are kept in, taken down to, or given again from."""
+    """What a stage's answers are kept in, taken down to, or given again from.
+
+    `replay` is another run's; `paid` is this run's own, from before it was resumed.
+    """
 
     cache: Cache | None = None
     record: Recorder | None = None
     replay: Replay | None = None
+    paid: Replay | None = None
 
     @property
     def keeps(self) -> bool:
@@ -146,6 +150,11 @@ class Calls:
             if memory.cache is not None:
                 memory.cache.put(key, taken)
             return await self._play(http, inbound, call, taken)
+        if memory.paid is not None and (paid := memory.paid.paid(key)) is not None:
+            call.origin, call.keeps = "paid", False
+            if memory.cache is not None:
+                memory.cache.put(key, paid)
+            return await self._play(http, inbound, call, paid)
         try:
             return await self._serve(http, inbound, call)
         except Refused as refused:
@@ -297,6 +306,8 @@ def _labels(call: Call) -> dict[str, Attribute]:
     origin: dict[str, Attribute] = {}
     if call.origin == "cache":
         origin["casemate.cache"] = "hit"
+    elif call.origin == "paid":
+        origin["casemate.cache"] = "paid"
     elif call.origin == "recording":
         origin["casemate.replayed"] = True
     return {

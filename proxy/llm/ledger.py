@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS charge (
 ) STRICT;
 """
 _RESERVE = "INSERT INTO charge (scopes, calls, tokens, usd_nanos) VALUES (?, ?, ?, ?)"
+_CARRY = "INSERT INTO charge (scopes, open, calls, tokens, usd_nanos) VALUES (?, ?, ?, ?, ?)"
 _SETTLE = "UPDATE charge SET open = 0, calls = ?, tokens = ?, usd_nanos = ? WHERE id = ? AND open = 1"
 _NOTHING = Amount(calls=0, tokens=0, usd_nanos=0)
 _SEPARATOR = "\n"  # scopes are `run` and `stage/<name>`, which contain none
@@ -78,6 +79,13 @@ class Ledger:
         for scope in scopes:
             self._sums[scope] = added(self.spent(scope), amount)
         return number
+
+    def carry(self, amount: Amount, scopes: Sequence[str]) -> None:
+        """Take over what was spent before this ledger was opened: a fact, whether it passed a ceiling or not."""
+        row = (_SEPARATOR.join(scopes), 0, amount.calls, amount.tokens, amount.usd_nanos)
+        self._db.execute(_CARRY, row)
+        for scope in scopes:
+            self._sums[scope] = added(self.spent(scope), amount)
 
     def settle(self, number: int, actual: Amount) -> None:
         """Turn a reservation into a charge; raise `sqlite3.Error` if there is none of that number."""

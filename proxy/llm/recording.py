@@ -1,7 +1,8 @@
 """Record and replay: what was asked and what came of it, one JSON line a call, one file a stage.
 
 A line is written whole before the call ends, so a crash loses no call that ended. In a replay, the calls of one key get
-their answers in the order in which they ended when they were recorded; a call that was not recorded is denied.
+their answers in the order in which they ended when they were recorded; a call that was not recorded is denied. A run
+that is resumed goes on writing its own recording, and what stands there already is answered from it, once, at no cost.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ class Recorder(Protocol):
 class Recording:
     """The recording of one stage, as it is written. Secrets go by value and by form; of an answer, by value only."""
 
-    def __init__(self, path: Path, secrets: Iterable[str]) -> None:
+    def __init__(self, path: Path, secrets: Iterable[str], goes_on: Replay | None = None) -> None:
+        """Begin a recording, or go on with one whose lines were read."""
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
         self._forms = [re.compile(rule.pattern) for rule in secret_rules().rules]
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o640)
-        self._n = self._size = 0
+        self._n = goes_on.lines if goes_on is not None else 0
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if goes_on else os.O_EXCL), 0o640)
+        self._size = goes_on.size if goes_on is not None else 0
+        os.ftruncate(self._file, self._size)  # a line that was cut short is no line
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +98,9 @@ class Replay:
     def __init__(self, path: Path) -> None:
         """Read a recording; a stage without one never asked. Raises `CasemateError` (R010)."""
         self._taken: Mapping[str, deque[Taken]] = defaultdict(deque)
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        whole = path.read_bytes() if path.exists() else b""
+        lines = whole.split(b"\n")
+        self.lines, self.size = len(lines) - 1, len(whole) - len(lines[-1])
         for number, data in enumerate(lines[:-1]):  # what has no end of line was never finished
             try:
                 line = msgspec.json.decode(data, type=Line, strict=True)
@@ -104,12 +110,23 @@ class Replay:
                 raise CasemateError("CSM-R010", f"line {number + 1} is out of its place", place=path.name)
             self._taken[line.key].append(line.taken)
 
+    def find(self, key: str) -> Taken | None:
+        """Return what came of the next call of this key, if there was one."""
+        waiting = self._taken.get(key)
+        return waiting.popleft() if waiting else None
+
+    def paid(self, key: str) -> Taken | None:
+        """Return the next whole answer to this key. One that a crash cut short was no answer."""
+        while (taken := self.find(key)) is not None and not taken.complete:
+            pass
+        return taken
+
     def next(self, key: str) -> Taken:
         """Return what came of the next call of this key; raise `Refused` (P032) where there was none."""
-        if not (waiting := self._taken.get(key)):
+        if (taken := self.find(key)) is None:
             raise Refused(
                 "CSM-P032",
                 f"no record of {key[:19]}",
                 hint="this run is a replay, and the recorded run did not ask this (as often): record it again",
             )
-        return waiting.popleft()
+        return taken

@@ -58,10 +58,11 @@ def build(names: tuple[str, ...]) -> int:
 @click.command()
 def gc() -> int:
     """Remove containers and volumes that crashed runs of this host left behind, by their label."""
+    from sandbox.durable.salvage import salvage_orphan
     from sandbox.host import connect
     from sandbox.sweep import sweep_orphans
 
-    swept, left = sweep_orphans(connect())
+    swept, left = sweep_orphans(connect(), salvage_orphan)
     for run in swept:
         say(f"swept {run}")
     for name in left:

@@ -14,6 +14,11 @@ from policies.vocabulary import EventName, ExitCode, Verdict
 from sandbox.cli.base import as_json_option, console, either_argument, fail, load, run_argument, say, say_json, store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from policies.plan import Plan
+    from sandbox.driver import OnEvent
+    from sandbox.durable.job import RunResult
     from sandbox.store import Store
 
 
@@ -25,22 +30,27 @@ if TYPE_CHECKING:
 @as_json_option
 def run(workflow: Path, dry_run: bool, record: bool, replay: str | None, as_json: bool) -> int:
     """Run a workflow: sealed cells, watched doors, validated writes."""
-    from sandbox.apply import recorded
     from sandbox.enforce import refuse_unenforced
     from sandbox.host import connect
     from sandbox.lock import refuse_widened
-    from sandbox.report import Progress, summary, tables
-    from sandbox.runner import Memory, run_plan
+    from sandbox.runner import run_plan
+    from sandbox.store import Options
 
     if record and replay is not None:
         raise click.UsageError("--record and --replay exclude each other")
     plan, root = load(workflow)
     refuse_unenforced(plan)
     refuse_widened(plan, root)
-    memory = Memory(record=record, replay=recorded(store(root).folder(replay)) if replay is not None else None)
+    options = Options(root=str(root.resolve()), dry=dry_run, record=record, replay=replay)
+    return _tell(plan, lambda seen: run_plan(connect(), plan, store(root), seen, options), as_json=as_json)
+
+
+def _tell(plan: Plan, go: Callable[[OnEvent], RunResult], *, as_json: bool) -> int:
+    from sandbox.report import Progress, summary, tables
+
     progress = Progress(console(stderr=True), plan)
     try:
-        result = run_plan(connect(), plan, root, store(root), progress, memory, dry=dry_run)
+        result = go(progress)
     finally:
         progress.close()
     if as_json:
@@ -52,6 +62,37 @@ def run(workflow: Path, dry_run: bool, record: bool, replay: str | None, as_json
     if result.error:
         fail(result.error)
     return result.exit_code
+
+
+@click.command()
+@run_argument
+@as_json_option
+def resume(run: str, as_json: bool) -> int:
+    """Go on with a run that crashed or was stopped. What completed is not run again, what was paid not paid again."""
+    from sandbox.host import connect
+    from sandbox.lock import refuse_widened
+    from sandbox.runner import resume_run
+
+    home, run = find(run)
+    plan = home.plan(run)
+    refuse_widened(plan, Path(home.options(run).root))
+    return _tell(plan, lambda seen: resume_run(connect(), plan, home, run, seen), as_json=as_json)
+
+
+@click.command()
+@run_argument
+def cancel(run: str) -> int:
+    """End a run for good, in order; nothing of it is applied. One whose writes are being applied is not cancelled."""
+    from sandbox.host import connect
+    from sandbox.runner import ask_to_cancel, cancel_run
+
+    home, run = find(run)
+    if ask_to_cancel(home, run):
+        say(f"run {run} is told to end")
+    else:
+        cancel_run(connect(), home.plan(run), home, run)
+        say(f"run {run} is cancelled")
+    return ExitCode.DONE
 
 
 @click.command()
@@ -155,4 +196,4 @@ def find(run: str) -> tuple[Store, str]:
     return home, run
 
 
-COMMANDS: tuple[click.Command, ...] = (run, runs, show, logs, log)
+COMMANDS: tuple[click.Command, ...] = (run, resume, cancel, runs, show, logs, log)

@@ -327,9 +327,9 @@ def test_a_widened_workflow_does_not_run_until_it_is_approved(lab: Lab) -> None:
 
 
 def test_what_would_be_ignored_is_not_run(lab: Lab) -> None:
-    result = lab.cli("run", str(lab.workflow("print(1)", retry={"attempts": 2})))
+    result = lab.cli("run", str(lab.workflow("print(1)", locks=["repo"])))
     assert result.returncode == 4
-    assert "CSM-R021: stage agent: retry" in result.stderr
+    assert "CSM-R021: stage agent: locks" in result.stderr
     assert lab.left_over() == []
 
 

@@ -267,6 +267,17 @@ def desk(path: Path, log: Log, **changes: Any) -> Desk:
     return Desk("draft", [output], schemas, Ledger(), Buffer(path / "draft.jsonl", "draft"), log)
 
 
+def test_what_stages_proposed_before_a_crash_counts() -> None:
+    ledger = Ledger({"used/samples": "3 40", "proposals/draft": "2", "other": "1"})
+    assert (ledger.used("samples").rows, ledger.used("samples").size) == (3, 40)
+    assert ledger.knows("draft-1")
+    assert not ledger.knows("draft-2")
+    assert Ledger({}).used("samples").rows == 0
+    for broken in ({"used/samples": "3"}, {"used/samples": "a b"}, {"proposals/draft": "x"}):
+        with pytest.raises(CasemateError, match="CSM-R010"):
+            Ledger(broken)
+
+
 def test_without_an_event_nothing_is_buffered(tmp_path: Path) -> None:
     log = Log()
     mine = desk(tmp_path, log)

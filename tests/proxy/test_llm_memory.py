@@ -139,11 +139,14 @@ def test_the_order_of_keys_is_no_other_question() -> None:
 
 
 @asynccontextmanager
-async def proxy(root: Path, how: str | None, plan: Plan | None = None, context: Any = None) -> Any:
+async def proxy(
+    root: Path, how: str | None, plan: Plan | None = None, context: Any = None, spent: str | None = None
+) -> Any:
     log = Log(Component.LLM)
     plan = plan or make_plan()
     birth = birth_of(plan, Component.LLM)
-    birth = replace(birth, facts={"recording": how} if how else {}, secrets=birth.secrets if how == "write" else {})
+    facts = ({"recording": how} if how else {}) | ({"spent/work": spent} if spent else {})
+    birth = replace(birth, facts=facts, secrets=birth.secrets if how == "write" else {})
     part = msgspec.json.decode(birth.slice, type=LlmSlice)
     world = World(draw=lambda: 0.0, sleep=at_once)
     (root / "recording").mkdir(exist_ok=True)
@@ -196,6 +199,53 @@ def test_a_recorded_run_is_replayed_without_provider_or_key(root: Path) -> None:
             assert (status, body["error"]["code"]) == (403, "CSM-P032")
             assert (await s.ask(temperature=1))[1]["error"]["code"] == "CSM-P032"
             assert s.log.denied[-2:] == ["CSM-P032"] * 2
+
+    run(scenario())
+
+
+def test_what_was_paid_before_a_crash_is_answered_once_at_no_cost_and_failures_are_asked_again(root: Path) -> None:
+    async def scenario() -> None:
+        async with provider_at(root / "doors/up-teacher/up.sock", counting()) as provider:
+            async with proxy(root, "write") as s:
+                before = await session(s)
+                paid = s.spent()
+            file = root / "recording" / "work.jsonl"
+            file.write_bytes(file.read_bytes() + b'{"cut short')
+            told = f"{paid.calls} {paid.tokens} {paid.usd_nanos}"
+            async with proxy(root, "write", spent=told) as s:
+                assert s.spent() == paid
+                assert [await s.ask(), await s.ask()] == before[:2]
+                assert s.spent() == paid
+                assert [line["attrs"]["casemate.cache"] for line in s.log.named("llm.settled")] == ["paid"] * 2
+                assert len(provider.requests) == 4
+                assert "answer 5" in str(await s.ask())  # once more than was paid for
+                await s.ask(temperature=7)
+                assert len(provider.requests) == 6
+        lines = file.read_bytes().splitlines()
+        assert [json.loads(line)["n"] for line in lines] == list(range(6))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_what_was_spent_before_a_crash_counts(root: Path, more: bool) -> None:
+    async def scenario() -> None:
+        plan = make_plan(stage_limits=limits(calls=3))
+        async with (
+            provider_at(root / "doors/up-teacher/up.sock"),
+            proxy(root, "write", plan, spent="2 10 100" if more else None) as s,
+        ):
+            assert [(await s.ask())[0] for _ in range(3)] == [200, 403 if more else 200, 403 if more else 200]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("spent", ["", "1 2", "a b c", "1 2 3 4"])
+def test_a_fact_that_cannot_be_read_refuses_the_start(root: Path, spent: str) -> None:
+    async def scenario() -> None:
+        with pytest.raises(CasemateError, match="CSM-R010"):
+            async with proxy(root, "write", spent=spent or " "):
+                pass
 
     run(scenario())
 

@@ -21,7 +21,7 @@ from policies.sinks import At, Batch, Moment, pass_by
 from policies.vocabulary import EventName
 from policies.writes import Declaration, Written
 from sandbox.applying import Applier, enter, keep
-from sandbox.store import Store
+from sandbox.store import Options, Store
 from sandbox.writes import State
 from tests.plans import SHA, plan
 
@@ -51,7 +51,7 @@ def accepted(root: Path, wanted: Plan, rows: bytes = ROWS) -> tuple[Store, str]:
     store = Store(root / ".casemate")
     (output,) = wanted.outputs
     written = [Written(output="rows", file="rows.jsonl", path=output.path, digest=digest(rows), rows=2, size=len(rows))]
-    with store.new(wanted, SHA) as (run, folder):
+    with store.new(wanted, SHA, Options(root=str(root))) as (run, folder):
         declared = Declaration(plan=SHA, accepted={"rows": 2}, rejected={}, written=written)
         (folder / "declaration.json").write_bytes(canonical(msgspec.to_builtins(declared)) + b"\n")
         keep(folder, wanted, written, {"rows.jsonl": rows, "rows.manifest.json": b'{"run":"x"}'})

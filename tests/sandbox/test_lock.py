@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from policies.errors import CasemateError
-from policies.plan import Guard, Plan, ToolRule
+from policies.plan import Guard, Plan, Retry, ToolRule
 from sandbox.diff import difference, permissions
 from sandbox.enforce import unenforced
 from sandbox.lock import NAME, approve, refuse_widened
@@ -112,10 +112,8 @@ def test_two_workflows_share_a_lock(tmp_path: Path) -> None:
 
 def test_what_cannot_be_enforced_is_named_and_nothing_else() -> None:
     assert unenforced(plan()) == []
-    assert unenforced(output(approval="always", per_day=5, scan=["pii", "secrets"])) == [
-        "output rows: quota per_day",
-        "output rows: approval",
-    ]
+    assert unenforced(output(approval="always", per_day=5, scan=["pii", "secrets"])) == ["output rows: approval"]
+    assert unenforced(stage(retry=Retry(attempts=2, on=["failed"]))) == []
     assert unenforced(stage(locks=["repo:x"])) == ["stage one: locks"]
 
 

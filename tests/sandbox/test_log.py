@@ -102,3 +102,26 @@ def test_a_component_cannot_speak_as_another() -> None:
     assert parse_component_event(line, Component.LLM).n == 0
     with pytest.raises(CasemateError, match="spoke as"):
         parse_component_event(line, Component.GATEWAY)
+
+
+def test_a_log_goes_on_in_one_chain(folder: Path) -> None:
+    log = RunLog(folder, RUN, SHA, goes_on=True)
+    log.own(EventName.RUN_RESUMED)
+    log.close()
+    assert verify(folder) == 21
+    assert [event.n for event in read_events(folder)] == list(range(21))
+
+
+def test_a_line_that_was_cut_short_is_no_event(folder: Path) -> None:
+    change(folder, lambda lines: [*lines, lines[-1][:-10]])
+    log = RunLog(folder, RUN, SHA, goes_on=True)
+    log.own(EventName.RUN_RESUMED)
+    log.close()
+    assert verify(folder) == 21
+
+
+@pytest.mark.parametrize("name", sorted(EDITS.keys() - {"append", "cut in a line", "cut the newline"}))
+def test_a_log_that_was_changed_does_not_go_on(folder: Path, name: str) -> None:
+    change(folder, EDITS[name])
+    with pytest.raises(CasemateError, match="CSM-R011"):
+        RunLog(folder, RUN, SHA, goes_on=True)
