@@ -134,6 +134,7 @@ CODES: dict[str, str] = {
     "CSM-W015": "refers to a record that is not written",
     "CSM-W016": "it is not known whether a write was made",
     "CSM-W017": "write cannot be taken back",
+    "CSM-W018": "approval wanted, or void",
     "CSM-W019": "internal failure in customs",
     # run
     "CSM-R001": "no Docker engine",

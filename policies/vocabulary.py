@@ -61,6 +61,7 @@ class EventName(StrEnum):
     WRITE_PROPOSED = "write.proposed"
     WRITE_TAKEN = "write.taken"
     WRITE_JUDGED = "write.judged"
+    WRITE_DECIDED = "write.decided"
     WRITE_APPLIED = "write.applied"
     WRITE_UNDONE = "write.undone"
     ARTIFACT_TAKEN = "artifact.taken"
@@ -131,6 +132,7 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "casemate.write.pointer",
         "casemate.check",
         "casemate.path",
+        "casemate.person",
         "casemate.digest",
         "casemate.receipt",
         "casemate.duration_ms",

@@ -115,6 +115,7 @@ def judge(
         if name in files:
             (folder / "quarantine" / name).write_bytes(files[name])
     applying.keep(folder, plan, declared.written, files)
+    applying.keep_held(folder, declared.held, files)
     return judged(folder)
 
 

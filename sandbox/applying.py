@@ -55,18 +55,35 @@ def keep(folder: Path, plan: Plan, written: list[Written], files: Mapping[str, b
                 (folder / ACCEPTED / name).write_bytes(files[name])
 
 
-def enter(store: Store, run: str, root: Path, written: list[Written]) -> None:
-    """Write down everything that is to be applied. Nothing was sent yet."""
+HELD = "held"
+"""The same, for rows that wait for a person."""
+
+
+def keep_held(folder: Path, held: list[Written], files: Mapping[str, bytes]) -> None:
+    """Keep the rows that wait, after checking that they are what customs wrote."""
+    (folder / HELD).mkdir(mode=0o700, exist_ok=True)
+    for item in held:
+        content = files.get(item.file)
+        if content is None or digest(content) != item.digest:
+            raise CasemateError("CSM-W010", f"what customs holds of {item.output} is not what it wrote")
+        (folder / HELD / item.file).write_bytes(content)
+
+
+def enter(
+    store: Store, run: str, root: Path, written: list[Written], part: str = ACCEPTED, state: State = State.WAITING
+) -> None:
+    """Write down everything that is to be applied, or waits for a person. Nothing was sent yet."""
     store.writes.add(
         Write(
             run=run,
             output=item.output,
-            part=ACCEPTED,
-            key=batch_key(run, item.output, ACCEPTED, item.digest),
+            part=part,
+            key=batch_key(run, item.output, part, item.digest),
             digest=item.digest,
-            file=f"{ACCEPTED}/{item.file}",
+            file=f"{part}/{item.file}",
             rows=item.rows,
             root=str(root.resolve()),
+            state=state,
         )
         for item in written
     )

@@ -47,5 +47,3 @@ def _stage(stage: Stage) -> Iterator[str]:
 def _output(output: Output) -> Iterator[str]:
     if output.sink not in APPLIED:
         yield f"output {output.name}: sink {output.sink}"
-    if output.approval != "never" or output.approve_over is not None:
-        yield f"output {output.name}: approval"

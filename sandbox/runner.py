@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
 from sandbox import apply
 from sandbox.driver import Driver, OnEvent
 from sandbox.durable.account import Account
+from sandbox.durable.approval import check_decision, review
 from sandbox.durable.job import CANCEL, Job, Means, RunResult
 from sandbox.durable.journal import Journal
 from sandbox.durable.machine import RunMove, StageMove, StageState, after
@@ -30,6 +32,9 @@ from sandbox.resolve import policies_digest
 from sandbox.secrets import read_secrets
 from sandbox.store import Options, Store
 from sandbox.supplies import read_inputs
+from sandbox.writes import State, Write
+
+DECISION_S = 3600
 
 
 def run_plan(engine: Engine, plan: Plan, store: Store, on_event: OnEvent, options: Options) -> RunResult:
@@ -82,6 +87,46 @@ def cancel_run(engine: Engine, plan: Plan, store: Store, run: str) -> None:
         numbers = {"usd_nanos": tally.usd_nanos, "tokens": tally.tokens, "calls": tally.calls, "events": tally.events}
         store.end(run, Outcome.CANCELLED, ExitCode.INTERRUPTED, {**numbers, "error": None})
         Journal(store, run).move(RunMove.CANCEL)
+
+
+def decide(
+    engine: Engine,
+    store: Store,
+    run: str,
+    write: Write,
+    seen: str,
+    *,
+    approves: bool,
+    person: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Approve or reject what waits, as it was seen. Raises CSM-W018 where that is not what there is."""
+    plan, options = store.plan(run), store.options(run)
+    proof = seal(plan)
+    with store.taken_up(run) as folder:
+        shown = review(folder, plan, write)
+        if write.state is State.HELD:  # else it was decided, and what followed broke off
+            check_decision(shown, seen, now, approves=approves)
+        means = _means(engine, plan, store, options)
+        log = RunLog(folder, run, proof.plan, goes_on=True)
+        account, deadline = Account.of(read_events(folder)), time.monotonic() + DECISION_S
+        driver = Driver(engine, folder, log, lambda _event, _tally: None, deadline, account)
+        attrs = {
+            "casemate.output": write.output,
+            "casemate.write.count": write.rows,
+            "casemate.digest": shown.digest,
+            "casemate.person": person,
+        }
+        if write.state is State.HELD:
+            verdict = Verdict.ALLOW if approves else Verdict.DENY
+            driver.note(EventName.WRITE_DECIDED, verdict=verdict, reason=reason, attrs=attrs)
+            log.checkpoint()
+            store.writes.mark(write.key, State.APPROVED if approves else State.REJECTED)
+        try:
+            Job(engine, plan, store, run, proof, options, means, driver, log).decide(write, approves=approves)
+        finally:
+            log.close()
 
 
 def ask_to_cancel(store: Store, run: str) -> bool:

@@ -28,6 +28,11 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     """The sink cannot tell; a person decides."""
     UNDONE = "undone"
+    HELD = "held"
+    """It waits for a person."""
+    APPROVED = "approved"
+    """What waited is written, with what was accepted beside it, as one part."""
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

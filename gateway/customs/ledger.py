@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,11 +21,13 @@ from gateway.customs.scan.scanner import Scanner
 from gateway.customs.settle import Settlement
 from gateway.customs.spool import Spool, Spooled
 from policies.canonical import canonical
+from policies.errors import CasemateError
 from policies.events import EventWriter
 from policies.plan import Output
 from policies.vocabulary import EventName, Verdict
 from policies.writes import Judgement, Reason
 
+APPROVED = "approved/"
 MAX_EVENTS = 1_000
 """Rejected rows that get an event each; the summary event of an output counts all."""
 
@@ -42,8 +45,13 @@ class Count:
 class Ledger:
     """Takes the verdict over every row, and keeps what it leads to. A context: its files are open inside it."""
 
-    def __init__(self, out: Path, outputs: Mapping[str, Output], scanner: Scanner, emit: EventWriter) -> None:
+    def __init__(
+        self, out: Path, outputs: Mapping[str, Output], scanner: Scanner, emit: EventWriter, facts: Mapping[str, str]
+    ) -> None:
+        """`facts` say, as `approved/<output>`, the digest of the rows that a person has seen and approved."""
         self._out, self._outputs, self._scanner, self._emit = out, outputs, scanner, emit
+        self._approved = {n.removeprefix(APPROVED): d for n, d in facts.items() if n.startswith(APPROVED)}
+        self._seen = {name: hashlib.sha256() for name in self._approved}
         self._stack, self._told = ExitStack(), 0
         self.counts = {name: Count() for name in outputs}
         self.datasets: dict[str, Dataset] = {}
@@ -67,6 +75,10 @@ class Ledger:
         bad = {name for name, settlement in settled.items() if settlement.any} | set(spool.rejected)
         for chunk, rows, reasons in spool.read():
             self._chunk(chunk, rows, reasons, settled[chunk.output], chunk.output in bad)
+        for name, seen in self._seen.items():
+            if f"sha256:{seen.hexdigest()}" != self._approved[name]:
+                why = "the rows that wait are not those that were approved"
+                raise CasemateError("CSM-W018", why, place=f"output {name}")
 
     def _chunk(
         self,
@@ -79,7 +91,10 @@ class Ledger:
         output = self._outputs[chunk.output]
         late = settlement.between(chunk.first, chunk.count)
         whole = output.atomic == "each" or not set_rejected
-        singly = output.approval == "always" or not chunk.names.set
+        waits = output.approval == "always" or (
+            output.approve_over is not None and settlement.rows > output.approve_over
+        )
+        singly = waits or not chunk.names.set
         if not reasons and not late and whole and not singly:
             self._accept(output, rows, chunk.count)
             return
@@ -88,11 +103,14 @@ class Ledger:
             found = list(reasons.get(number, ()))
             if chunk.first + number in late:
                 found += settlement.reasons(chunk.first + number)
-            verdict = judgement(chunk.names.of(number), output, found, set_rejected)
+            verdict = judgement(chunk.names.of(number), output, found, set_rejected, waits=waits)
             if verdict.verdict != "accept" or found or not chunk.names.set:
                 self._verdicts.write(canonical(msgspec.to_builtins(verdict)) + b"\n")
             match verdict.verdict:
                 case "accept":
+                    accepted.append(form)
+                case "hold" if output.name in self._approved:
+                    self._seen[output.name].update(form + b"\n")
                     accepted.append(form)
                 case "hold":
                     self._hold(chunk, form, verdict)

@@ -55,7 +55,7 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
         for settlement in settled.values():
             settlement.close()
         _resolve(spool, settled)
-        ledger = Ledger(out, outputs, Scanner(load(), known), emit)
+        ledger = Ledger(out, outputs, Scanner(load(), known), emit, birth.facts)
         with ledger:
             ledger.apply(spool, settled)
     declare(

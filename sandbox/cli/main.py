@@ -10,7 +10,7 @@ import click
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.cli import history, host, mcp, more, plans, runs, writes
+from sandbox.cli import approvals, history, host, mcp, more, plans, runs, writes
 from sandbox.cli.base import fail, report_findings, warn
 from sandbox.findings import FindingsError
 
@@ -21,7 +21,7 @@ def app() -> None:
     """Run AI agents that nobody trusts: sealed cells, watched doors, validated writes."""
 
 
-for _module in (plans, more, mcp, history, runs, writes, host):
+for _module in (plans, more, mcp, history, runs, writes, approvals, host):
     for _command in _module.COMMANDS:
         app.add_command(_command)
 

@@ -21,14 +21,17 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import msgspec
+
+from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.plan import Plan, Stage, encode
 from policies.slices import Birth, Seal, slices
 from policies.vocabulary import Component, EventName, ExitCode, Outcome, Verdict
-from policies.writes import Declaration
+from policies.writes import Declaration, Written
 from sandbox import apply, applying, authorities, pool
 from sandbox.anchors import told
-from sandbox.archives import lines_of, tar_of
+from sandbox.archives import lines_of, tar_of, write_durably
 from sandbox.cell import run_stage
 from sandbox.driver import Driver
 from sandbox.durable.journal import Journal
@@ -47,6 +50,7 @@ from sandbox.sweep import sweep_run
 from sandbox.tally import Tally
 from sandbox.tool_cells import trusting
 from sandbox.topology import Topology, topology
+from sandbox.writes import State, Write
 
 CANCEL = "cancel"
 """A file of this name in a run's folder: it is to end, and not to be resumed."""
@@ -95,7 +99,7 @@ class Job:
         self._stages = {stage.name: stage for stage in plan.stages}
         self._pooled: dict[Component, str] = {}
         self._carried = self._up = False
-        self._left: dict[str, int] = {}
+        self._approved: dict[str, str] = {}
         self._lay = self._layout()
 
     def _layout(self, pooled: str | None = None) -> Topology:
@@ -275,7 +279,7 @@ class Job:
         match component:
             case Component.CUSTOMS:
                 # it gets every value, not to use it but to find it in what the agents wrote
-                held, facts = secrets, told(self._store.candidates.of(self._plan.name)) | facts_of(self._left)
+                held, facts = secrets, self._facts()
             case Component.LLM:
                 held = {} if replays else held
                 facts = {"recording": "read" if replays else "write", **account.spent()}
@@ -293,12 +297,41 @@ class Job:
     def _judge(self) -> Declaration:
         self._carry()
         buffers, sets = apply.buffers_of(self._plan, self._folder), self._journal.sets
-        self._left = self._store.quotas.reserve(self._run, self._plan, self._proposed())
         birth = self._birth(Component.CUSTOMS)
         declared = apply.judge(self._driver, self._plan, birth, self._lay, buffers, sets, self._folder)
         self._store.quotas.settle(self._run, taken(declared))
-        applying.enter(self._store, self._run, Path(self._options.root), declared.written)
+        root, held = Path(self._options.root), {item.output for item in declared.held}
+        self._enter([item for item in declared.written if item.output not in held])
+        applying.enter(self._store, self._run, root, declared.held, applying.HELD, State.HELD)
         return declared
+
+    def _enter(self, written: list[Written]) -> None:
+        applying.enter(self._store, self._run, Path(self._options.root), written)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what customs judges by besides the plan: the same, however often it does for this run."""
+        path = self._folder / "facts.json"
+        if not path.exists():
+            left = self._store.quotas.reserve(self._run, self._plan, self._proposed())
+            facts = told(self._store.candidates.of(self._plan.name)) | facts_of(left)
+            write_durably(path, canonical(facts))
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) | {
+            f"approved/{output}": digest for output, digest in self._approved.items()
+        }
+
+    def decide(self, write: Write, *, approves: bool) -> None:
+        """Write what waits of an output, or what was accepted beside it. Can be called again after a crash."""
+        output = next(output for output in self._plan.outputs if output.name == write.output)
+        try:
+            if approves:
+                self._approved = {write.output: write.digest}
+                self._judge()
+            elif output.atomic == "each":
+                declared = apply.judged(self._folder)
+                self._enter([item for item in declared.written if item.output == write.output])
+        finally:
+            sweep_run(self._engine, self._run)
+        applying.Applier(self._store, self._run, self._plan, self._driver.note).apply()
 
     def _proposed(self) -> Counter[str]:
         """Count the rows that were proposed, by output; those of a file are its lines."""
@@ -339,6 +372,8 @@ class Job:
 
 
 def _verdict(declared: Declaration) -> tuple[Outcome, ExitCode]:
+    if declared.held:
+        return Outcome.INCOMPLETE, ExitCode.WRITES_HELD
     if any(declared.rejected.values()) and not any(declared.accepted.values()):
         return Outcome.DENIED, ExitCode.WRITES_REJECTED
     return Outcome.COMPLETED, ExitCode.DONE

@@ -17,7 +17,8 @@ from policies.writes import Declaration
 
 TABLE = """
 create table if not exists quotas (
-  run text not null, name text not null, output text not null, at text not null, rows integer not null,
+  run text not null, name text not null, output text not null, at text not null, granted integer not null,
+  rows integer not null,
   primary key (run, output)
 ) strict;
 create index if not exists quotas_at on quotas (name, output, at);
@@ -60,7 +61,7 @@ def taken(declared: Declaration) -> dict[str, int]:
 
 
 def _reserve(journal: sqlite3.Connection, run: str, name: str, output: Output, wanted: int, now: datetime) -> int:
-    own = journal.execute("select rows from quotas where run = ? and output = ?", (run, output.name)).fetchone()
+    own = journal.execute("select granted from quotas where run = ? and output = ?", (run, output.name)).fetchone()
     if own is not None:
         return int(own[0])
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(microseconds=1)
@@ -69,7 +70,7 @@ def _reserve(journal: sqlite3.Connection, run: str, name: str, output: Output, w
         if most is not None:
             (taken,) = journal.execute(_TAKEN, (name, output.name, _text(since))).fetchone()
             left = max(min(left, most - int(taken)), 0)
-    journal.execute("insert into quotas values (?, ?, ?, ?, ?)", (run, name, output.name, _text(now), left))
+    journal.execute("insert into quotas values (?, ?, ?, ?, ?, ?)", (run, name, output.name, _text(now), left, left))
     return left
 
 

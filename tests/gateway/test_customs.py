@@ -414,3 +414,32 @@ def test_small_steps_that_have_added_up_are_held(tmp_path: Path) -> None:
     alone = judge(tmp_path / "a", plan, {"draft": data}, {"draft": last})
     summed = judge(tmp_path / "b", plan, {"draft": data}, {"draft": last}, more=facts)
     assert (alone.declaration().accepted, summed.declaration().accepted) == ({"samples": 88}, {"samples": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows_held"),
+    [({"approval": "always"}, 3), ({"approve_over": 2}, 3), ({"approve_over": 3}, 0), ({"approval": "on_hold"}, 0)],
+)
+def test_what_needs_an_approval_waits(tmp_path: Path, changes: dict[str, Any], rows_held: int) -> None:
+    judged = one(tmp_path, [{"prompt": name} for name in ("one", "two", "three")], **changes)
+    declared = judged.declaration()
+    assert sum(item.rows for item in declared.held) == rows_held
+    assert declared.accepted == {"samples": 3 - rows_held}
+    codes = [line["reasons"][0]["code"] for line in judged.lines("verdicts.jsonl") if line["verdict"] == "hold"]
+    assert codes == ["CSM-W018"] * rows_held
+
+
+def test_what_was_approved_is_written_and_nothing_else(tmp_path: Path) -> None:
+    records = [{"prompt": "one"}, {"prompt": "two", "n": "x"}, {"prompt": "three"}]
+    data, last = chained([("samples", record) for record in records])
+    plan = make_plan(make_output(approval="always", atomic="each"))
+    held = judge(tmp_path / "a", plan, {"draft": data}, {"draft": last}).declaration().held[0]
+    more = {"approved/samples": held.digest}
+    approved = judge(tmp_path / "b", plan, {"draft": data}, {"draft": last}, more=more)
+    assert approved.declaration().accepted == {"samples": 2}
+    assert approved.declaration().rejected == {"samples": 1}  # a person approves no row that does not fit
+    assert approved.lines("samples.jsonl") == [records[0], records[2]]
+    other = judge(tmp_path / "c", plan, {"draft": data}, {"draft": last}, more={"approved/samples": GENESIS})
+    assert other.code != 0
+    assert "CSM-W018" in other.error
+    assert not (other.out / "declaration.json").exists()

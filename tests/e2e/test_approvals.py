@@ -1,0 +1,99 @@
+"""What waits for a person is applied as it was shown, once, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.log import read_events, verify
+from tests.lab import PROPOSE, Lab
+
+AGENT = PROPOSE + "asyncio.run(propose({'text': 'one'}, {'text': 'two\\u202e'}))\n"
+
+
+def waits(lab: Lab, **output: Any) -> Path:
+    """Run to the point at which two rows wait; return the run's folder."""
+    rows = {"sink": {"kind": "dataset", "path": "out/rows.jsonl"}, "schema": "rows.json", "quota": {"per_run": 9}}
+    outputs = {"rows": {**rows, "approval": "always", **output}}
+    result = lab.run(lab.workflow(AGENT, outputs=["rows"], top={"outputs": outputs}))
+    assert (result.exit_code, result.outcome) == (7, "incomplete"), result.stderr
+    assert not (lab.folder / "out").exists()
+    assert result.folder is not None
+    return result.folder
+
+
+def shown(lab: Lab) -> dict[str, Any]:
+    answer = lab.cli("review", "--json")
+    assert answer.returncode == 0, answer.stderr
+    (one,) = json.loads(answer.stdout)
+    return dict(one)
+
+
+def decide(lab: Lab, verb: str, digest: str) -> tuple[int, str]:
+    answer = lab.cli(verb, "latest", "rows", "--reason", "looked at it", "--digest", digest)
+    return answer.returncode, answer.stderr
+
+
+def rows(lab: Lab) -> list[str]:
+    return [json.loads(line)["text"] for line in (lab.folder / "out" / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("output", [{}, {"approval": {"over": 1}}, {"quota": {"per_run": 9, "per_day": 2}}])
+def test_what_was_approved_is_applied_once(lab: Lab, output: dict[str, Any]) -> None:
+    folder = waits(lab, **output)
+    one = shown(lab)
+    assert one["lines"][1:] == ['? {"text":"one"}', '? {"text":"two\\u{202e}"}']
+    assert decide(lab, "approve", one["digest"]) == (0, "")
+    assert rows(lab) == ["one", "two\u202e"]
+    verify(folder)
+    events = list(read_events(folder))
+    (decided,) = [event for event in events if event.event.value == "write.decided"]
+    assert decided.attrs["casemate.digest"] == one["digest"]
+    assert (decided.reason, decided.verdict) == ("looked at it", "allow")
+    assert sum(event.event.value == "write.applied" for event in events) == 1
+    assert decide(lab, "approve", one["digest"])[0] == 2  # nothing waits any more
+    assert lab.left_over() == []
+
+
+@pytest.mark.parametrize("change", ["rows", "sink", "digest"])
+def test_row_73_an_approval_of_what_is_another_by_then_is_void(lab: Lab, change: str) -> None:
+    folder = waits(lab)
+    digest = shown(lab)["digest"]
+    match change:
+        case "rows":
+            held = folder / "held" / "rows.held.jsonl"
+            held.write_bytes(held.read_bytes().replace(b"one", b"six"))
+        case "sink":
+            (lab.folder / "out").mkdir()
+            (lab.folder / "out" / "rows.jsonl").write_text('{"text":"zero"}\n')
+        case _:
+            digest = digest[:-1] + ("0" if digest[-1] != "0" else "1")
+    code, said = decide(lab, "approve", digest)
+    assert (code, "CSM-W018" in said) == (4, True)
+    assert not any(event.event.value == "write.decided" for event in read_events(folder))
+    if change == "sink":  # the control: seen as it is now, it is approved
+        one = shown(lab)
+        assert one["lines"][1] == '- {"text":"zero"}'
+        assert decide(lab, "approve", one["digest"])[0] == 0
+        assert rows(lab) == ["one", "two\u202e"]
+
+
+def test_what_was_rejected_is_not_applied(lab: Lab) -> None:
+    folder = waits(lab)
+    assert decide(lab, "reject", shown(lab)["digest"]) == (0, "")
+    assert not (lab.folder / "out").exists()
+    assert lab.cli("review").returncode == 2
+    assert lab.cli("apply").returncode == 0
+    assert not (lab.folder / "out").exists()
+    verify(folder)
+
+
+def test_rows_beside_those_that_wait_are_written_with_them(lab: Lab) -> None:
+    waits(lab, approval="on_hold", atomic="each", findings={"unicode": "hold"}, scan=["secrets", "unicode"])
+    one = shown(lab)
+    assert one["lines"][1:] == ['+ {"text":"one"}', '? {"text":"two\\u{202e}"}']
+    assert decide(lab, "reject", one["digest"]) == (0, "")
+    assert rows(lab) == ["one"]
