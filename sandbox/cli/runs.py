@@ -114,6 +114,7 @@ def runs(as_json: bool) -> int:
 @as_json_option
 def show(run: str, as_json: bool) -> int:
     """Show one run: outcome, cost against ceiling, verdicts with reasons."""
+    from sandbox.durable.figures import figures
     from sandbox.log import read_events
     from sandbox.report import describe, summary, tables
     from sandbox.tally import Tally
@@ -121,13 +122,14 @@ def show(run: str, as_json: bool) -> int:
     home, run = find(run)
     plan, tally = home.plan(run), Tally()
     rejected = []
-    for event in read_events(home.folder(run)):
+    events = list(read_events(home.folder(run)))
+    for event in events:
         tally.add(event)
         if event.event is EventName.WRITE_JUDGED and event.verdict is Verdict.REJECT:
             rejected.append(event)
     row: dict[str, Any] = next(r for r in home.runs(limit=100_000) if r["run"] == run)
     if as_json:
-        say_json({**row, "numbers": summary(tally, plan)})
+        say_json({**row, "numbers": summary(tally, plan), "figures": figures(events).as_json()})
         return ExitCode.DONE
     for table in tables(tally, plan):
         console().print(table)
@@ -136,6 +138,30 @@ def show(run: str, as_json: bool) -> int:
     say(f"run {run}: {row['outcome']}")
     if row["summary"] and row["summary"]["error"]:
         say(row["summary"]["error"])
+    return ExitCode.DONE
+
+
+@click.command()
+@as_json_option
+def stats(as_json: bool) -> int:
+    """Say what the runs of each workflow came to, from their logs: cost a success, completion, recovery, calls."""
+    from sandbox.durable.figures import Figures, figures
+    from sandbox.explain import money
+    from sandbox.log import read_events
+
+    home = store()
+    names: dict[str, Figures] = {}
+    for row in home.runs(limit=100_000):
+        names[row["name"]] = names.get(row["name"], Figures()) + figures(read_events(home.folder(row["run"])))
+    if as_json:
+        say_json({name: found.as_json() for name, found in sorted(names.items())})
+        return ExitCode.DONE
+    for name, found in sorted(names.items()):
+        cost = found.usd_nanos_per_success
+        price = "no success" if cost is None else f"{money(cost)} a success"
+        calls = f"{found.attempts} attempts for {found.answered} answers"
+        recovered = f"{found.recovered} of {found.shaken} recovered"
+        say(f"{name}: {found.completed} of {found.ended} completed, {price}, {recovered}, {calls}")
     return ExitCode.DONE
 
 
@@ -196,4 +222,4 @@ def find(run: str) -> tuple[Store, str]:
     return home, run
 
 
-COMMANDS: tuple[click.Command, ...] = (run, resume, cancel, runs, show, logs, log)
+COMMANDS: tuple[click.Command, ...] = (run, resume, cancel, runs, show, stats, logs, log)
