@@ -39,9 +39,8 @@ def refuse_unenforced(plan: Plan) -> None:
 
 
 def _stage(stage: Stage) -> Iterator[str]:
-    for name, asked in (("shards", stage.shards), ("locks", stage.locks)):
-        if asked:
-            yield f"stage {stage.name}: {name}"
+    if stage.shards is not None:
+        yield f"stage {stage.name}: shards"
 
 
 def _output(output: Output) -> Iterator[str]:

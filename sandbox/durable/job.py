@@ -35,6 +35,8 @@ from sandbox.archives import lines_of, tar_of, write_durably
 from sandbox.cell import run_stage
 from sandbox.driver import Driver
 from sandbox.durable.journal import Journal
+from sandbox.durable.locks import folder as locks_folder
+from sandbox.durable.locks import held
 from sandbox.durable.machine import RUN, RunMove, RunState, StageMove, StageState, may_retry
 from sandbox.durable.quotas import facts as facts_of
 from sandbox.durable.quotas import taken
@@ -52,6 +54,7 @@ from sandbox.tool_cells import trusting
 from sandbox.topology import Topology, topology
 from sandbox.writes import State, Write
 
+POLL_S = 0.2
 CANCEL = "cancel"
 """A file of this name in a run's folder: it is to end, and not to be resumed."""
 
@@ -109,8 +112,10 @@ class Job:
     def drive(self) -> RunResult:
         """All of it; whatever happens, the run gets an outcome, and no container is left behind."""
         error: CasemateError | None = None
+        names = [name for stage in self._plan.stages for name in stage.locks]
         try:
-            outcome, code = self._steps()
+            with held(names, locks_folder(), lambda: self._driver.step(time.monotonic() + POLL_S)):
+                outcome, code = self._steps()
         except CasemateError as failure:
             error, outcome, code = failure, _outcome_of(failure), failure.exit_code
         except Exception as failure:  # noqa: BLE001 - the run fails closed, and says so
@@ -275,13 +280,13 @@ class Job:
     def _birth(self, component: Component) -> Birth:
         part = encode(slices(self._plan)[component]).decode()
         secrets, replays, account = self._means.secrets, self._means.replay is not None, self._driver.account
-        held, facts = held_by(self._plan, secrets, component.value), {}
+        mine, facts = held_by(self._plan, secrets, component.value), {}
         match component:
             case Component.CUSTOMS:
                 # it gets every value, not to use it but to find it in what the agents wrote
-                held, facts = secrets, self._facts()
+                mine, facts = secrets, self._facts()
             case Component.LLM:
-                held = {} if replays else held
+                mine = {} if replays else mine
                 facts = {"recording": "read" if replays else "write", **account.spent()}
             case Component.GATEWAY:
                 done = [name for name in self._stages if self._journal.of(name) is StageState.COMPLETED]
@@ -290,7 +295,7 @@ class Job:
                 pass
         if component in self._pooled:
             facts["doors"] = self._pooled[component]
-        return Birth(run=self._run, seal=self._seal, slice=part, secrets=held, facts=facts)
+        return Birth(run=self._run, seal=self._seal, slice=part, secrets=mine, facts=facts)
 
     # ---- writes, and the end
 
@@ -300,8 +305,8 @@ class Job:
         birth = self._birth(Component.CUSTOMS)
         declared = apply.judge(self._driver, self._plan, birth, self._lay, buffers, sets, self._folder)
         self._store.quotas.settle(self._run, taken(declared))
-        root, held = Path(self._options.root), {item.output for item in declared.held}
-        self._enter([item for item in declared.written if item.output not in held])
+        root, waits = Path(self._options.root), {item.output for item in declared.held}
+        self._enter([item for item in declared.written if item.output not in waits])
         applying.enter(self._store, self._run, root, declared.held, applying.HELD, State.HELD)
         return declared
 

@@ -15,7 +15,7 @@ import pytest
 from sandbox.log import read_events, verify
 from sandbox.store import Store
 from tests.e2e.test_runs import HOLD, MODEL
-from tests.lab import PROPOSE, ROOT, Lab, Result
+from tests.lab import PROPOSE, ROOT, Lab, Result, until
 
 STAGE = {
     "image": "casemate/agent-python",
@@ -210,6 +210,31 @@ def test_a_run_whose_record_was_changed_does_not_go_on(lab: Lab) -> None:
     assert (refused.returncode, "CSM-R011" in refused.stderr) == (4, True)
     log.write_bytes(whole)  # the control: it is the change that is refused
     assert lab.cli("cancel").returncode == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_runs_that_share_a_lock_go_one_after_the_other(lab: Lab, tmp_path: Path, shared: bool) -> None:
+    (tmp_path / "other").mkdir()
+    other = Lab(tmp_path / "other")
+    lab.env = other.env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    agent = PROPOSE + "asyncio.run(propose({'text': 'one'}))\n"
+    first = lab.start(lab.workflow(HOLD, outputs=["rows"], locks=["repo:x"]))
+    lab.await_event("write.proposed")
+    second = other.start(other.workflow(agent, outputs=["rows"], locks=["repo:x" if shared else "repo:y"]))
+    if shared:
+        until(other.run_folder, 30, "the second run was not opened")
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=12)  # longer than it takes, as the control shows
+        folder = other.run_folder()
+        assert folder is not None
+        assert list(read_events(folder)) == []
+        os.kill(first.pid, signal.SIGKILL)
+    assert other.finish(second, timeout_s=60).exit_code == 0
+    if not shared:
+        assert first.poll() is None, "the control: it did not wait"
+        os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=30)
+    lab.cli("cancel")
 
 
 def test_a_quota_of_the_day_holds_over_runs(lab: Lab) -> None:

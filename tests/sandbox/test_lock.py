@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from policies.errors import CasemateError
-from policies.plan import Guard, Plan, Retry, ToolRule
+from policies.plan import Guard, Plan, Retry, Shards, ToolRule
 from sandbox.diff import difference, permissions
 from sandbox.enforce import unenforced
 from sandbox.lock import NAME, approve, refuse_widened
@@ -114,7 +114,8 @@ def test_what_cannot_be_enforced_is_named_and_nothing_else() -> None:
     assert unenforced(plan()) == []
     assert unenforced(output(approval="always", per_day=5, scan=["pii", "secrets"])) == []
     assert unenforced(stage(retry=Retry(attempts=2, on=["failed"]))) == []
-    assert unenforced(stage(locks=["repo:x"])) == ["stage one: locks"]
+    assert unenforced(stage(locks=["repo:x"])) == []
+    assert unenforced(stage(shards=Shards(over="x", size=1, parallel=1))) == ["stage one: shards"]
 
 
 @pytest.mark.parametrize(
