@@ -1,4 +1,4 @@
-"""`python -m gateway serve`, `audit`, `customs` and `bridge`: wiring only."""
+"""`python -m gateway serve`, `audit`, `customs`, `apply` and `bridge`: wiring only."""
 
 from __future__ import annotations
 
@@ -60,10 +60,19 @@ def customs(root: Path) -> int:
     return 0
 
 
+def apply(root: Path) -> int:
+    """Apply one batch to one sink; return the exit code."""
+    from gateway.customs.sinks.run import run
+
+    birth, part = born(sys.stdin.buffer, Component.CUSTOMS, CustomsSlice)
+    run(birth, part, root, EventWriter(Component.CUSTOMS))
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Parse `arguments` and run one of the modes; a refusal is exit 2, a failure exit 1."""
     parser = argparse.ArgumentParser(prog="gateway")
-    parser.add_argument("mode", choices=["serve", "audit", "customs", "bridge"])
+    parser.add_argument("mode", choices=["serve", "audit", "customs", "apply", "bridge"])
     parser.add_argument("--root", type=Path, default=Path("/"), help="where doors, buffer, in and out are")
     parser.add_argument("--port", type=int, default=5000, help="the loopback port at which agents reach the door")
     options = parser.parse_args(arguments)
@@ -76,6 +85,8 @@ def main(arguments: list[str]) -> int:
                 return audit(options.root)
             case "customs":
                 return customs(options.root)
+            case "apply":
+                return apply(options.root)
             case _:
                 return bridge(options.root / "tools" / "stdio.sock")
     except CasemateError as error:

@@ -136,6 +136,7 @@ CODES: dict[str, str] = {
     "CSM-W017": "write cannot be taken back",
     "CSM-W018": "approval wanted, or void",
     "CSM-W019": "internal failure in customs",
+    "CSM-W020": "applying broke off",
     # run
     "CSM-R001": "no Docker engine",
     "CSM-R002": "trusted image missing",

@@ -342,9 +342,10 @@ class Bound(Frozen, frozen=True, kw_only=True):
 class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write.
 
-    `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. Quotas count
-    rows. `approve_over`: hold the batch when it has more rows than that. `hosts`: where links may lead. `findings`:
-    what becomes of a row that a scan objects to, by scan, where it is not rejected.
+    `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. `addresses`:
+    see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `hosts`:
+    where links may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not
+    rejected.
     """
 
     name: Name
@@ -353,6 +354,7 @@ class Output(Frozen, frozen=True, kw_only=True):
     format: Literal["jsonl", "parquet", ""]
     target: dict[str, str] = msgspec.field(default_factory=dict)
     secret: Name | None = None
+    addresses: list[str] = msgspec.field(default_factory=list)
     schema: dict[str, Any]
     bounds: dict[str, Bound]
     unique: list[str]

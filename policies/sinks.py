@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from policies.canonical import digest_of
 from policies.errors import CasemateError
+from policies.plan import Count, Digest, Frozen
 from policies.vocabulary import ExitCode
 
 
@@ -49,6 +50,16 @@ class Batch:
     count: int
 
 
+class Order(Frozen, frozen=True, kw_only=True):
+    """What a container is to do: apply for the `first` time, or `again`; or `undo` what `receipt` proves."""
+
+    mode: Literal["first", "again", "undo"]
+    key: Digest
+    digest: Digest
+    count: Count
+    receipt: str = ""
+
+
 class Sink(Protocol):
     """Where accepted rows land.
 
@@ -58,25 +69,28 @@ class Sink(Protocol):
     tells: bool
     repeats: bool
 
-    def find(self, batch: Batch) -> str | None:
+    def find(self, batch: Batch, /) -> str | None:
         """Return the receipt of a batch that the sink has, or None."""
         ...
 
     def apply(self, batch: Batch, at: At) -> str:
-        """Write a batch and return a receipt. Raises CSM-W010 when nothing was written, CSM-W016 when nobody knows."""
+        """Write a batch and return a receipt. Raises CSM-W010 when nothing was written, CSM-W016 when nobody knows.
+
+        And CSM-W020 when the sink will tell, or the batch can be applied again.
+        """
         ...
 
-    def undo(self, receipt: str) -> None:
+    def undo(self, batch: Batch, receipt: str, /) -> None:
         """Take back what the receipt proves; raise CSM-W017 where that cannot be done."""
         ...
 
 
 def settle(sink: Sink, batch: Batch, *, again: bool, at: At = pass_by) -> str:
     """Apply a batch, once. `again`: somebody has begun before, and nobody knows how far they came."""
-    if again:
+    if again or sink.tells:
         if (receipt := sink.find(batch)) is not None:
             return receipt
-        if not (sink.tells or sink.repeats):
+        if not (sink.tells or sink.repeats):  # then somebody has begun
             raise unknown("it was being written when that broke off, and the sink cannot tell")
     at(Moment.BEGUN)
     receipt = sink.apply(batch, at)
@@ -98,3 +112,14 @@ def unknown(why: str) -> CasemateError:
 def kept(why: str) -> CasemateError:
     """Return the error of a write that cannot be taken back."""
     return CasemateError("CSM-W017", why, exit_code=ExitCode.REFUSED)
+
+
+def refused(code: str, why: str) -> CasemateError:
+    """Return the error that a sink's container has told of."""
+    match code:
+        case "CSM-W016":
+            return unknown(why)
+        case "CSM-W017":
+            return kept(why)
+        case _:
+            return CasemateError(code, why)

@@ -120,10 +120,12 @@ class GatewaySlice(Frozen, frozen=True, kw_only=True):
 
 
 class CustomsSlice(Frozen, frozen=True, kw_only=True):
-    """What is checked, and where it goes."""
+    """What is checked, and where it goes. Who applies has one output, and the server that is its sink, if one is."""
 
     version: int
     outputs: list[Output]
+    servers: list[Tool] = msgspec.field(default_factory=list)
+    trust: list[str] = msgspec.field(default_factory=list)
 
 
 Slice = FirewallSlice | LlmSlice | GatewaySlice | CustomsSlice
@@ -156,6 +158,10 @@ class Birth(Frozen, frozen=True, kw_only=True):
     slice: str
     secrets: dict[str, str]
     facts: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+SINK_STAGE = "sink"
+"""The stage of the plan by which a sink is applied: no agent, and the sink's rules and servers."""
 
 
 def up_door(alias: str) -> str:
@@ -202,6 +208,38 @@ def tool_tunnels(plan: Plan) -> list[Tunnel]:
     ]
 
 
+def applied(plan: Plan) -> list[Output]:
+    """Return the outputs that `plan` applies: those that no stage proposes. In a compiled plan there is none."""
+    proposed = {name for stage in plan.stages for name in stage.outputs}
+    return [output for output in plan.outputs if output.name not in proposed]
+
+
+def sink_servers(plan: Plan) -> set[str]:
+    """Return the names of the servers that are sinks: who faces agents does not know them."""
+    return {output.target["server"] for output in plan.outputs if output.sink == "mcp"}
+
+
+def sink_door(output: str) -> str:
+    """Return the name of the tunnel door through which the sink of an output is reached."""
+    return f"up-sink.{output}"
+
+
+def sink_tunnels(plan: Plan) -> list[Tunnel]:
+    """Return the tunnels to sinks with a URL, for who applies. A plan with agents has none."""
+    return [
+        Tunnel(
+            door=sink_door(output.name),
+            holder=Component.CUSTOMS.value,
+            host=(url := urlsplit(output.target["url"])).hostname or "",
+            port=url.port or 443,
+            local=None,
+            addresses=output.addresses,
+        )
+        for output in applied(plan)
+        if output.sink == "http"
+    ]
+
+
 def _tool_tunnel(tool: Tool, door: str, text: str | None) -> Tunnel:
     url = urlsplit(text or "")
     return Tunnel(
@@ -238,7 +276,8 @@ def slices(plan: Plan) -> dict[Component, Slice]:
                 )
                 for m in plan.models
             ]
-            + tool_tunnels(plan),
+            + tool_tunnels(plan)
+            + sink_tunnels(plan),
             trust=plan.trust,
         ),
         Component.LLM: LlmSlice(
@@ -262,10 +301,15 @@ def slices(plan: Plan) -> dict[Component, Slice]:
                 for s in plan.stages
             ],
             outputs=plan.outputs,
-            servers=plan.tools,
+            servers=[tool for tool in plan.tools if tool.name not in sink_servers(plan)],
             trust=plan.trust,
         ),
-        Component.CUSTOMS: CustomsSlice(version=SLICE_VERSION, outputs=plan.outputs),
+        Component.CUSTOMS: CustomsSlice(
+            version=SLICE_VERSION,
+            outputs=plan.outputs,
+            servers=plan.tools if applied(plan) else [],
+            trust=plan.trust if applied(plan) else [],
+        ),
     }
 
 

@@ -62,6 +62,7 @@ class EventName(StrEnum):
     WRITE_TAKEN = "write.taken"
     WRITE_JUDGED = "write.judged"
     WRITE_DECIDED = "write.decided"
+    WRITE_SENT = "write.sent"
     WRITE_APPLIED = "write.applied"
     WRITE_UNDONE = "write.undone"
     ARTIFACT_TAKEN = "artifact.taken"

@@ -19,11 +19,15 @@ from policies.sinks import At, Batch, Moment, Sink, batch_key, kept, pass_by, se
 from policies.vocabulary import EventName, ExitCode, Verdict
 from policies.writes import Declaration, Written
 from sandbox.placing import Placed, place_of
+from sandbox.sqlite_sink import SCHEME as SQLITE
+from sandbox.sqlite_sink import SqliteSink
 from sandbox.store import Store
 from sandbox.writes import State, Write
 
 ACCEPTED = "accepted"
 """The folder of a run in which accepted rows stay; and the name of that part of its writes."""
+_AFTER = {"CSM-W010": State.WAITING, "CSM-W016": State.UNKNOWN}
+"""How far a write is after it failed so; after anything else, it stays intended."""
 IN_PROJECT = frozenset({"dataset", "file"})
 
 
@@ -33,11 +37,34 @@ class Note(Protocol):
     def __call__(self, event: EventName, **fields: object) -> None: ...
 
 
-Reach = Callable[[Output, Write], Sink]
-"""How a sink outside of the project is reached."""
+class Way(Protocol):
+    """How the sink of one output is reached."""
+
+    def settle(self, batch: Batch, *, again: bool) -> str:
+        """Apply a batch once, and return its receipt. `again`: somebody has begun before."""
+        ...
+
+    def undo(self, batch: Batch, receipt: str, /) -> None:
+        """Take it back."""
+        ...
 
 
-def unreachable(output: Output, _write: Write) -> Sink:
+class Here:
+    """A sink that the orchestrator itself writes."""
+
+    def __init__(self, sink: Sink, at: At) -> None:
+        self._sink, self._at, self.undo = sink, at, sink.undo
+
+    def settle(self, batch: Batch, *, again: bool) -> str:
+        """Apply a batch once."""
+        return settle(self._sink, batch, again=again, at=self._at)
+
+
+Reach = Callable[[Output, Path], Way]
+"""How a sink outside of the project, whose folder is given, is reached."""
+
+
+def unreachable(output: Output, _root: Path) -> Way:
     """Reach nothing: for who has only sinks of the project."""
     raise kept(f"a sink {output.sink} is not reached from here")
 
@@ -130,20 +157,20 @@ class Applier:
         for write in reversed(self._store.writes.of(self._run)):
             if write.state is State.APPLIED:
                 output = self._outputs[write.output]
-                self._sink(output, write).undo(write.receipt or "")
+                self._way(output, write).undo(self._batch(write), write.receipt or "")
                 self._store.writes.mark(write.key, State.UNDONE, write.receipt)
                 self._say(EventName.WRITE_UNDONE, write, write.receipt)
 
     def _one(self, write: Write) -> None:
         output = self._outputs[write.output]
-        batch, sink = self._batch(write), self._sink(output, write)
+        batch, way = self._batch(write), self._way(output, write)
         self._store.writes.mark(write.key, State.INTENDED)
         self._at(Moment.INTENDED)
         try:
-            receipt = settle(sink, batch, again=write.state is State.INTENDED, at=self._at)
+            receipt = way.settle(batch, again=write.state is State.INTENDED)
         except CasemateError as error:
-            if error.code == "CSM-W016":
-                self._store.writes.mark(write.key, State.UNKNOWN)
+            if error.code in _AFTER:
+                self._store.writes.mark(write.key, _AFTER[error.code])
             error.place = error.place or f"output {write.output}"
             raise
         self._applied(write, receipt)
@@ -178,13 +205,16 @@ class Applier:
             raise CasemateError("CSM-W010", f"the accepted rows of {write.output} are not those that customs wrote")
         return Batch(key=write.key, digest=write.digest, rows=path, count=write.rows)
 
-    def _sink(self, output: Output, write: Write) -> Sink:
+    def _way(self, output: Output, write: Write) -> Way:
+        root = Path(write.root)
+        if output.sink == "sql" and output.target["url"].startswith(SQLITE):
+            return Here(SqliteSink(root, output), self._at)
         if output.sink not in IN_PROJECT:
-            return self._reach(output, write)
+            return self._reach(output, root)
         manifest = self._folder / ACCEPTED / f"{output.name}.manifest.json"
         content = manifest.read_bytes() if manifest.exists() else None
         before = self._folder / "before" / output.name
-        return Placed(Path(write.root), place_of(output, write.run), output.sink, content, before)
+        return Here(Placed(root, place_of(output, write.run), output.sink, content, before), self._at)
 
 
 def _undecided(write: Write) -> CasemateError:

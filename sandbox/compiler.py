@@ -70,6 +70,8 @@ PROVIDERS = {
     "anthropic": "https://api.anthropic.com/v1",
     "gemini": "https://generativelanguage.googleapis.com/v1beta",
 }
+_OWN_FIELDS = ("kind", "path", "secret", "addresses")
+"""Settings of a sink that are fields of an output; the others are its target."""
 MAX_OUTPUT_BYTES = 256 << 20
 
 
@@ -206,11 +208,12 @@ def _secret(name: str, workflow: Workflow, models: list[Model]) -> SecretBinding
     """Bind a secret to the one process that holds it, and to the one place where it goes."""
     rules = [rule for owner in workflow.stages for rule in owner.egress]
     rules += [rule for owner in workflow.tools.values() for rule in owner.egress]
+    sinks = {output.sink.server for output in workflow.outputs.values()}
     uses: list[tuple[Literal["firewall", "llm", "gateway", "customs"], str]] = [
         *(("firewall", r.host) for r in rules if r.credential and r.credential.secret == name),
         *(("llm", m.host) for m in models if m.secret == name),
         *(
-            ("gateway", urlsplit(tool_destination(tool, t)).hostname or tool)
+            ("customs" if tool in sinks else "gateway", urlsplit(tool_destination(tool, t)).hostname or tool)
             for tool, t in workflow.tools.items()
             if t.secret == name
         ),
@@ -352,7 +355,7 @@ def _limits(spec: LimitsSpec, workflow: Workflow) -> Limits:
 
 def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
     path = str(PurePosixPath(spec.sink.path)) if spec.sink.path else ""
-    settings = {k: v for k, v in msgspec.to_builtins(spec.sink).items() if k not in ("kind", "path", "secret")}
+    settings = {k: v for k, v in msgspec.to_builtins(spec.sink).items() if k not in _OWN_FIELDS}
     over = spec.approval.over if isinstance(spec.approval, OverSpec) else None
     return Output(
         name=name,
@@ -361,6 +364,7 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         format=cast("Any", PurePosixPath(path).suffix[1:] if spec.sink.kind == "dataset" else ""),
         target={k: v for k, v in sorted(settings.items()) if v is not None},
         secret=spec.sink.secret,
+        addresses=sorted(spec.sink.addresses),
         schema=cast("dict[str, Any]", facts.schemas[name]),
         bounds={
             field: Bound(

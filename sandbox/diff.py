@@ -165,6 +165,8 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
     name = f"output {output.name}"
     settings = " ".join(f"{key}={value}" for key, value in sorted(output.target.items()))
     yield f"{name} goes to {output.sink} {output.path} {settings}".rstrip(), 1
+    for network in output.addresses:
+        yield f"{name} may be in {network}", 1
     yield f"{name} may have rows", output.per_run
     yield f"{name} may have bytes", output.max_bytes
     for field in output.schema.get("properties", {}):

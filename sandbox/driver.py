@@ -53,6 +53,7 @@ class Driver:
         self._ended: dict[str, Exit] = {}
         self._seen: dict[tuple[Component, EventName], int] = {}
         self.certificate: str | None = None
+        self._sent: RunEvent | None = None
 
     def interrupt(self, signal: int) -> None:
         """Ask for the end of the run; safe to call from a signal handler."""
@@ -71,11 +72,19 @@ class Driver:
 
     def take(self, event: ComponentEvent) -> None:
         """Log an event of a component."""
-        self._record(self.log.append(event))
+        record = self.log.append(event)
+        if event.event is EventName.WRITE_SENT:
+            self._sent = record
+        self._record(record)
 
     def _record(self, event: RunEvent) -> None:
         self.account.add(event)
         self._on_event(event, self.tally)
+
+    def take_sent(self) -> RunEvent | None:
+        """Return what was said last of a write to a sink outside, once."""
+        said, self._sent = self._sent, None
+        return said
 
     # ---- starting
 

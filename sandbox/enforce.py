@@ -13,7 +13,7 @@ from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 
-APPLIED = {"dataset", "file"}
+APPLIED = {"dataset", "file", "http", "mcp", "sql"}
 """Kinds of sinks."""
 
 
@@ -27,6 +27,7 @@ def unenforced(plan: Plan) -> list[str]:
         found += [f"stage {stage.name}: {'.'.join(one)}, which nobody pinned" for one in sorted(wanted - pinned)]
     for output in plan.outputs:
         found += _output(output)
+        found += _server(output, plan)
     return found
 
 
@@ -46,3 +47,15 @@ def _stage(stage: Stage) -> Iterator[str]:
 def _output(output: Output) -> Iterator[str]:
     if output.sink not in APPLIED:
         yield f"output {output.name}: sink {output.sink}"
+
+
+def _server(output: Output, plan: Plan) -> Iterator[str]:
+    """Yield what keeps a tool from being a sink: no agent may meet its server, and a person must have looked at it."""
+    server, tool = output.target.get("server"), output.target.get("tool")
+    if output.sink != "mcp":
+        return
+    if any(server in stage.tools for stage in plan.stages):
+        yield f"output {output.name}: {server} is a stage's server too; declare another one for the sink"
+    pins = {pin.name for one in plan.tools if one.name == server for pin in one.pins if not pin.reads}
+    if tool not in pins:
+        yield f"output {output.name}: {server}.{tool}, which nobody pinned as a tool that writes"

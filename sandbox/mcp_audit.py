@@ -64,7 +64,7 @@ def risks(server: Tool) -> Iterator[str]:
 
 def render(server: str, offer: Offer) -> Iterator[str]:
     """Yield the lines that a person reads before approving: every character that could hide is made visible."""
-    kind = "reads" if offer.reads else "not approved"
+    kind = "reads" if offer.reads else "not approved" if offer.pinned is None else "writes"
     now = _lines(offer.definition)
     hidden = sum(count for _, count in now)
     more = f", {hidden} hidden characters" if hidden else ""
@@ -87,9 +87,9 @@ def _lines(definition: Mapping[str, Any] | None) -> list[tuple[str, int]]:
 
 
 def approved(
-    pins: Mapping[str, Sequence[Pin]], found: Mapping[str, Sequence[Offer]], names: Sequence[str]
+    pins: Mapping[str, Sequence[Pin]], found: Mapping[str, Sequence[Offer]], names: Sequence[str], *, reads: bool = True
 ) -> tuple[dict[str, tuple[Pin, ...]], list[str]]:
-    """Return the pins after `SERVER.TOOL` names were approved as tools that only read, and the unknown names.
+    """Return the pins after `SERVER.TOOL` names were approved as tools that only read (or write), and unknown names.
 
     Raises `CasemateError` for a definition that cannot be judged by.
     """
@@ -101,7 +101,7 @@ def approved(
             full = f"{server}.{offer.name}"
             if full in wanted and offer.definition is not None and offer.state != "twice":
                 _refuse(full, offer.definition)
-                kept[offer.name] = Pin(name=offer.name, reads=True, definition=dict(offer.definition))
+                kept[offer.name] = Pin(name=offer.name, reads=reads, definition=dict(offer.definition))
                 wanted.discard(full)
         result[server] = tuple(sorted(kept.values(), key=lambda pin: pin.name))
     return result, sorted(wanted)

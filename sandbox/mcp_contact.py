@@ -18,46 +18,30 @@ import msgspec
 
 from policies.canonical import StrictJsonError, strict_loads
 from policies.errors import CasemateError
-from policies.plan import Limits, Plan, Stage, encode
+from policies.plan import Plan, encode
 from policies.slices import Birth, seal, slices
 from policies.vocabulary import Component, ExitCode
-from sandbox import apply, authorities
-from sandbox.cell import load, set_up
+from sandbox import apply
+from sandbox.agentless import SECONDS, converse, end, held, idle_stage
 from sandbox.driver import Driver
 from sandbox.engine import Engine
 from sandbox.log import RunLog
 from sandbox.secrets import held_by, read_secrets
 from sandbox.specs import MIB
-from sandbox.supplies import Supplies, read_inputs
-from sandbox.sweep import sweep_run
-from sandbox.tool_cells import trusting
-from sandbox.tool_servers import ToolServers
-from sandbox.topology import Topology, topology
+from sandbox.supplies import read_inputs
+from sandbox.topology import topology
 
-SECONDS = 240
 _ANSWER_BYTES = 64 * MIB
 
 
 def asking(plan: Plan) -> Plan:
     """Return the plan of the contact: every server and what it may do, for a stage that runs no agent."""
-    limits = Limits(cpu_millis=100, memory=MIB, pids=1, disk=MIB, wall_s=SECONDS, calls=0, tokens=0, usd_nanos=0)
-    stage = Stage(
-        name="audit",
-        image=plan.stages[0].image,
-        run=[],
-        env={},
-        needs=[],
-        inputs=[item.name for item in plan.inputs],
-        models=[],
-        tools={tool.name: [] for tool in plan.tools},
-        egress=[],
-        outputs=[],
-        limits=limits,
-    )
+    stage = idle_stage("audit", plan, {tool.name: [] for tool in plan.tools}, [])
     used = {tool.secret for tool in plan.tools}
     used |= {rule.credential.secret for tool in plan.tools for rule in tool.egress if rule.credential is not None}
-    secrets = [binding for binding in plan.secrets if binding.name in used]
-    return msgspec.structs.replace(plan, stages=[stage], secrets=secrets, models=[], outputs=[], student=None)
+    return msgspec.structs.replace(
+        plan, stages=[stage], secrets=held(plan, used, "gateway"), models=[], outputs=[], student=None
+    )
 
 
 def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, list[dict[str, Any]]]:
@@ -70,49 +54,21 @@ def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, lis
         (folder / "logs").mkdir()
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, lambda _event, _tally: None, time.monotonic() + SECONDS)
+        gateway = lay.trusted[Component.GATEWAY]
+        asker = replace(gateway, command=("python3", "-m", "gateway", "audit"))
+        mine = held_by(asked, secrets, Component.GATEWAY.value)
+        part = encode(slices(asked)[Component.GATEWAY]).decode()
+        birth = Birth(run="audit", seal=proof, slice=part, secrets=mine)
         try:
-            said = _converse(driver, asked, lay, secrets, inputs, folder)
+            how = converse(driver, asked, lay, (secrets, inputs), folder, asker, birth)
+            if how is None or how.code != 0:
+                message = "the gateway that asks MCP servers failed"
+                raise CasemateError("CSM-R004", message, exit_code=ExitCode.STAGE_FAILED)
+            said = apply.read_tar(engine.get(lay.carrier.name, "/buffer", _ANSWER_BYTES), "buffer")
         finally:
-            for spec in (*lay.trusted.values(), *(relay for cell in lay.cells.values() for relay in cell.relays)):
-                engine.kill(spec.name)
-            driver.wind_down(grace_s=5)
-            sweep_run(engine, run)
+            end(driver, lay, asker, run)
             log.close()
     return {tool.name: _tools(tool.name, said.get(f"{tool.name}.json", b"")) for tool in asked.tools}
-
-
-def _converse(
-    driver: Driver, plan: Plan, lay: Topology, secrets: dict[str, str], inputs: dict[str, bytes], folder: Path
-) -> dict[str, bytes]:
-    engine, (stage,), (cell,) = driver.engine, plan.stages, lay.cells.values()
-    firewall, gateway = lay.trusted[Component.FIREWALL], lay.trusted[Component.GATEWAY]
-
-    def birth(component: Component) -> Birth:
-        part = encode(slices(plan)[component]).decode()
-        held = held_by(plan, secrets, component.value)
-        return Birth(run="audit", seal=seal(plan), slice=part, secrets=held)
-
-    for volume in lay.volumes:
-        engine.create_volume(volume)
-    engine.create(lay.carrier)
-    engine.put(lay.carrier.name, "/", apply.own_archive())
-    driver.launch(firewall, Component.FIREWALL, birth(Component.FIREWALL))
-    driver.await_ready([firewall.name])
-    trusted = authorities.collected(engine, firewall.name, plan, driver.certificate) if trusting(plan, stage) else {}
-    mine = {tool.secret: secrets[tool.secret] for tool in cell.tools if tool.secret is not None}
-    files = {item.target: inputs[item.name] for item in plan.inputs}
-    supplies = Supplies(inputs=files, authorities=trusted, secrets=mine)
-    set_up(driver, cell, stage.name, supplies)
-    load(driver, stage, cell, supplies, folder)
-    driver.await_ready([relay.name for relay in cell.relays])
-    with ToolServers(engine, cell.tools, folder / "logs", mine, meanwhile=driver.step):
-        asker = replace(gateway, command=("python3", "-m", "gateway", "audit"))
-        driver.launch(asker, Component.GATEWAY, birth(Component.GATEWAY))
-        driver.release(asker.name)
-        how = driver.await_end(asker.name, time.monotonic() + SECONDS)
-    if how is None or how.code != 0:
-        raise CasemateError("CSM-R004", "the gateway that asks MCP servers failed", exit_code=ExitCode.STAGE_FAILED)
-    return apply.read_tar(engine.get(lay.carrier.name, "/buffer", _ANSWER_BYTES), "buffer")
 
 
 def _tools(server: str, data: bytes) -> list[dict[str, Any]]:

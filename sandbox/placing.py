@@ -56,7 +56,7 @@ class Placed:
         _replace(target, _texts(content) if self._kind == "file" else content)
         return self._receipt(target)
 
-    def undo(self, receipt: str) -> None:
+    def undo(self, _batch: Batch, receipt: str) -> None:
         """Put back what was there before, unless somebody else has written since."""
         target, said = self._target(), json.loads(receipt)
         there, record = _digest(target), json.loads((self._before / "before.json").read_bytes())

@@ -12,6 +12,7 @@ from typing import Any
 
 from sandbox.plan_hosts import host_problems, network_problems
 from sandbox.plan_models import ceilings_hold, detours_end, detours_keep_the_wire, rates_are_limits, reached
+from sandbox.plan_sinks import sink_problems
 from sandbox.plan_tools import texts_are_named, tool_rules_narrow
 
 HOLDERS = {"firewall", "llm", "gateway", "customs"}
@@ -73,7 +74,8 @@ def _users(plan: Json) -> Iterator[tuple[str, str, str]]:
     for tool in plan["tools"]:
         if tool["secret"] is not None:
             host = re.match(r"https://([^/:]+)", (tool["oauth"] or {}).get("token_url") or tool["url"] or "")
-            yield tool["secret"], "gateway", host.group(1) if host else tool["name"]
+            sink = any(output["target"].get("server") == tool["name"] for output in plan["outputs"])
+            yield tool["secret"], "customs" if sink else "gateway", host.group(1) if host else tool["name"]
     for output in plan["outputs"]:
         if output["secret"] is not None:
             t = output["target"]
@@ -213,6 +215,9 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
             {**output["target"], "path": path}.get(k) for k in _SINKS[output["sink"]]
         ):
             yield f"output {name}: sink {output['sink']} lacks a setting"
+        yield from (f"output {name}: {problem}" for problem in sink_problems(output))
+        if not any(name in stage["outputs"] for stage in plan["stages"]):
+            yield f"output {name} is proposed by nobody"
         for quota in ("per_day", "per_minute"):
             if output[quota] is not None and not output[quota] > 0:
                 yield f"output {name}: no rows {quota}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.plan import Plan, Stage
-from policies.slices import server_door, servers_with_egress, tool_tunnels, up_door
+from policies.slices import Tunnel, server_door, servers_with_egress, sink_tunnels, tool_tunnels, up_door
 from policies.vocabulary import Component
 from sandbox.agent_env import agent_env, trust_env, trusts
 from sandbox.relays import relay
@@ -66,14 +66,22 @@ class Topology:
 
 
 def topology(
-    plan: Plan, run: str, *, home: str, host: str, replays: bool = False, pooled: str | None = None
+    plan: Plan,
+    run: str,
+    *,
+    home: str,
+    host: str,
+    replays: bool = False,
+    pooled: str | None = None,
+    owner: str | None = None,
 ) -> Topology:
     """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it.
 
     A run that `replays` another asks no model, so it has neither a network nor a local model. With the id of a `pooled`
-    set, which it has claimed, its trusted containers exist already, and doors and buffer are slots of that set.
+    set, which it has claimed, its trusted containers exist already, and doors and buffer are slots of that set. What is
+    laid out for another run, the `owner`, is swept with that.
     """
-    lay = _Layout(plan, run, {LABEL_RUN: run, LABEL_HOME: home, LABEL_HOST: host}, replays, pooled)
+    lay = _Layout(plan, run, {LABEL_RUN: owner or run, LABEL_HOME: home, LABEL_HOST: host}, replays, pooled)
     return Topology(
         volumes=lay.run_volumes(),
         models={m.local: lay.model(m.local) for m in plan.models if m.local and not replays},
@@ -123,7 +131,7 @@ class _Layout:
         ]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
-        ups += [self.memory(tunnel.door, "firewall") for tunnel in tool_tunnels(self._plan)]
+        ups += [self.memory(tunnel.door, "firewall") for tunnel in _tunnels(self._plan)]
         tools = [volume for stage in self._plan.stages for tool in self.tools(stage) for volume in tool.sockets]
         tools += [self.results(stage) for stage in self._plan.stages if stage.tools]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
@@ -172,7 +180,7 @@ class _Layout:
         return self._trusted(Component.FIREWALL, mounts, network=network)
 
     def _tool_ups(self) -> list[Mount]:
-        doors = [tunnel.door for tunnel in tool_tunnels(self._plan)]
+        doors = [tunnel.door for tunnel in _tunnels(self._plan)]
         return [Mount(self.name(door), f"/doors/{door}", read_only=False) for door in doors]
 
     def llm(self) -> ContainerSpec:
@@ -330,8 +338,12 @@ def trusted(
 def network_of(plan: Plan) -> Network:
     """Return the firewall's network: none unless the plan lets something out."""
     outside = any(stage.egress for stage in plan.stages) or any(not model.local for model in plan.models)
-    outside = outside or bool(servers_with_egress(plan) or tool_tunnels(plan))
+    outside = outside or bool(servers_with_egress(plan) or _tunnels(plan))
     return Network.EGRESS if outside else Network.NONE
+
+
+def _tunnels(plan: Plan) -> list[Tunnel]:
+    return tool_tunnels(plan) + sink_tunnels(plan)
 
 
 def slot(pooled: str, part: str) -> str:

@@ -271,6 +271,7 @@ class SinkSpec(_Typed, frozen=True, kw_only=True):
     server: str | None = None
     tool: str | None = None
     partition: str | None = None
+    addresses: list[str] = []
 
 
 class BoundSpec(_Typed, frozen=True, kw_only=True):

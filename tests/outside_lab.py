@@ -125,6 +125,13 @@ class OutsideLab:
         """TCP connections that arrived at the origin, on any of its ports."""
         return sum("connection" in line for line in self._told(self._origin))
 
+    def ask(self, *words: str, user: str = "0") -> str:
+        """Run a program beside the origin's, and return what it prints."""
+        code, printed = self._origin.exec_run(list(words), user=user, workdir="/tmp")
+        assert isinstance(printed, bytes)
+        assert code == 0, printed
+        return printed.decode()
+
     def _run(self, role: str, files: dict[str, bytes], program: Path = SERVERS, image: str = IMAGE) -> Container:
         container = self._client.containers.create(
             image, ["python3", "-u", "/srv/servers.py", role], user="0", network=self._network.name,

@@ -29,7 +29,7 @@ def tell(**fields: Any) -> None:
 
 
 def made(name: str) -> Asgi:
-    """Return a server with two tools."""
+    """Return a server with three tools, the last of which writes."""
     server = MCPServer(name)
 
     @server.tool(name=f"{name}_where")
@@ -41,6 +41,12 @@ def made(name: str) -> Asgi:
     def parrot() -> str:
         """Say what the last client said it was."""
         return str(LAST.get(name))
+
+    @server.tool(name=f"{name}_note")
+    def note(text: str, n: int = 0) -> str:
+        """Keep a note."""
+        tell(note=text, n=n)
+        return "kept"
 
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     return server.streamable_http_app(streamable_http_path=f"/{name}/mcp", transport_security=security)

@@ -19,6 +19,10 @@ CREATE TABLE sales (product text, amount int);
 INSERT INTO sales VALUES ('apples', 3), ('pears', 5), ('apples', 4);
 CREATE ROLE reader LOGIN PASSWORD '{CONFIG["password"]}';
 GRANT pg_read_all_data TO reader;
+CREATE TABLE notes (text text PRIMARY KEY, n int);
+CREATE ROLE writer LOGIN PASSWORD '{CONFIG["password"]}';
+GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO writer;
+GRANT CREATE, USAGE ON SCHEMA public TO writer;
 """
 
 

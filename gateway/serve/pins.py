@@ -23,16 +23,21 @@ class Found:
     gone: Mapping[str, str]
 
 
-def compare(wanted: Sequence[str], pins: Sequence[Pin], live: Sequence[Mapping[str, Any]]) -> Found:
-    """Hold what a server offers now (`live` definitions) against the pins of the tools that a stage wants."""
+def compare(
+    wanted: Sequence[str], pins: Sequence[Pin], live: Sequence[Mapping[str, Any]], *, writes: bool = False
+) -> Found:
+    """Hold what a server offers now (`live` definitions) against the pins of the tools that a stage wants.
+
+    Or a sink: then the pins are those of tools that write.
+    """
     offered = {str(definition.get("name")): definition for definition in live}
     times = Counter(str(definition.get("name")) for definition in live)
-    pinned = {pin.name: pin for pin in pins if pin.reads}
+    pinned = {pin.name: pin for pin in pins if pin.reads is not writes}
     tools: dict[str, Pin] = {}
     gone: dict[str, str] = {}
     for name in wanted:
         if name not in pinned:
-            gone[name] = "it is not pinned as a tool that only reads"
+            gone[name] = f"it is not pinned as a tool that {'writes' if writes else 'only reads'}"
         elif name not in offered:
             gone[name] = "the server no longer has it"
         elif times[name] > 1:

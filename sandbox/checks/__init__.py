@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, lineage, models, outputs, schemas, servers, stages, suppress, tools
+from sandbox.checks import egress, lineage, models, outputs, schemas, servers, sinks, stages, suppress, tools
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *servers.CHECKS,
     *schemas.CHECKS,
     *outputs.CHECKS,
+    *sinks.CHECKS,
     *secrets_.CHECKS,
     *lineage.CHECKS,
 )

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import msgspec
-
 from policies.events import clean
 from policies.writes import RESERVED_TOOLS
 from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.placing import TEXT
+from sandbox.sqlite_sink import SCHEME as SQLITE
 from sandbox.workflow import OverSpec
 
 
@@ -25,63 +23,8 @@ def names(subject: Subject) -> Iterator[Finding]:
             yield subject.finding("CSM-C028", f'"{name}" is a tool of every write server', "outputs", name, key=True)
 
 
-SETTINGS = {
-    "dataset": ("path",),
-    "file": ("path",),
-    "git": ("repository", "branch"),
-    "sql": ("url", "table"),
-    "mlflow": ("url", "registered_model"),
-    "http": ("url",),
-    "mcp": ("server", "tool"),
-}
-"""What each kind of sink needs to know."""
-
 PROTECTED = {".git", ".casemate", "casemate.lock", "approvers"}
 """What an accepted write must never touch: the record, the approvals, and the keys of those who give them."""
-
-_OPTIONAL = {"secret", "mode", "base"}
-_VALUES = {
-    ("dataset", "partition"): ("run",),
-    ("sql", "mode"): ("insert", "upsert"),
-    ("http", "mode"): ("idempotent", "once"),
-    ("mcp", "mode"): ("idempotent", "once"),
-}
-"""Settings that have one of a few values, by kind; the others take none of these."""
-
-
-def sinks(subject: Subject) -> Iterator[Finding]:
-    """C039, C049: settings that a sink needs, or does not take."""
-    for name, output in subject.workflow.outputs.items():
-        sink = output.sink
-        given = {key for key, value in msgspec.structs.asdict(sink).items() if value and key != "kind"}
-        for wanted in SETTINGS[sink.kind]:
-            if wanted not in given:
-                yield subject.finding("CSM-C049", f'sink {sink.kind} needs "{wanted}"', "outputs", name, "sink")
-        known = {key for kind, key in _VALUES if kind == sink.kind} | set(SETTINGS[sink.kind])
-        for extra in sorted(given - _OPTIONAL - known):
-            yield subject.finding("CSM-C049", f'sink {sink.kind} takes no "{extra}"', "outputs", name, "sink", extra)
-        if sink.kind == "dataset" and sink.path and PurePosixPath(sink.path).suffix not in (".jsonl", ".parquet"):
-            message = "a data set is JSON lines or Parquet: end it in .jsonl or .parquet"
-            yield subject.finding("CSM-C049", message, "outputs", name, "sink", "path")
-        for key, values in [(k, v) for (kind, k), v in _VALUES.items() if kind == sink.kind]:
-            if (value := getattr(sink, key)) is not None and value not in values:
-                message = f'"{clean(value, 40)}" is not one of: {", ".join(values)}'
-                yield subject.finding("CSM-C049", message, "outputs", name, "sink", key)
-        if sink.kind == "file" and not _has_text(subject.facts.schemas.get(name)):
-            message = f'a file is made of the field "{TEXT}": the schema must require it, as a string'
-            yield subject.finding("CSM-C049", message, "outputs", name, "schema")
-        if sink.kind == "mcp" and sink.server and sink.server not in subject.workflow.tools:
-            hint = did_you_mean(sink.server, subject.workflow.tools)
-            message = f'undeclared tool "{sink.server}"'
-            yield subject.finding("CSM-C039", message, "outputs", name, "sink", "server", hint=hint)
-
-
-def _has_text(schema: object) -> bool:
-    """Tell whether each record has a text; of a schema that cannot be read, another check speaks."""
-    if not isinstance(schema, dict):
-        return True
-    field = schema.get("properties", {}).get(TEXT)
-    return isinstance(field, dict) and field.get("type") == "string" and TEXT in schema.get("required", [])
 
 
 def approvals(subject: Subject) -> Iterator[Finding]:
@@ -150,15 +93,18 @@ def paths(subject: Subject) -> Iterator[Finding]:
     """C021, C033: sinks inside the project, one output a path."""
     seen: set[str] = set()
     for name, output in subject.workflow.outputs.items():
-        if not output.sink.path:
+        url = output.sink.url or ""
+        path = url.removeprefix(SQLITE) if url.startswith(SQLITE) else output.sink.path
+        if not path:
             continue
-        pure = PurePosixPath(output.sink.path)
-        where = ("outputs", name, "sink", "path")
-        if pure.is_absolute() or ".." in pure.parts or "\\" in output.sink.path or pure.parts[0] in PROTECTED:
-            yield subject.finding("CSM-C021", f'"{clean(output.sink.path, 100)}" leaves the project', *where)
-        if str(pure) in seen:
+        pure = PurePosixPath(path)
+        where = ("outputs", name, "sink", "path" if output.sink.path else "url")
+        if pure.is_absolute() or ".." in pure.parts or "\\" in path or pure.parts[0] in PROTECTED:
+            yield subject.finding("CSM-C021", f'"{clean(path, 100)}" leaves the project', *where)
+        if output.sink.path and str(pure) in seen:
             yield subject.finding("CSM-C033", f'"{pure}" is written by two outputs', *where)
-        seen.add(str(pure))
+        if output.sink.path:
+            seen.add(str(pure))
 
 
 def proposed(subject: Subject) -> Iterator[Finding]:
@@ -177,4 +123,4 @@ def proposed(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("CSM-C031", f'no stage proposes "{name}"', "outputs", name, key=True)
 
 
-CHECKS = (names, fields, anchored, sinks, scans, approvals, paths, proposed)
+CHECKS = (names, fields, anchored, scans, approvals, paths, proposed)

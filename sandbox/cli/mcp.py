@@ -19,8 +19,9 @@ def mcp() -> None:
 @mcp.command()
 @workflow_argument
 @click.option("--approve", multiple=True, metavar="SERVER.TOOL", help="Pin a tool, as one that only reads.")
+@click.option("--approve-sink", multiple=True, metavar="SERVER.TOOL", help="Pin a tool that writes, for a sink.")
 @as_json_option
-def audit(workflow: Path, approve: tuple[str, ...], as_json: bool) -> int:
+def audit(workflow: Path, approve: tuple[str, ...], approve_sink: tuple[str, ...], as_json: bool) -> int:
     """Open each server, and show every definition word for word. Exit 4 if a pinned one has changed."""
     from sandbox.host import connect
     from sandbox.mcp_audit import approved, offers, render, risks
@@ -44,9 +45,10 @@ def audit(workflow: Path, approve: tuple[str, ...], as_json: bool) -> int:
             for server, offered in found.items()
         })  # fmt: skip
     after, unknown = approved(pins, found, approve)
-    if unknown:
+    after, strange = approved(after, found, approve_sink, reads=False)
+    if unknown := unknown + strange:
         raise CasemateError("CSM-R018", f"no such tool: {', '.join(unknown)}", exit_code=ExitCode.USAGE)
-    if approve:
+    if approve or approve_sink:
         write_pins(root, after)
         return ExitCode.DONE
     changed = any(o.state in ("changed", "gone", "twice") for offered in found.values() for o in offered)

@@ -54,6 +54,7 @@ def _applier(run: str) -> Iterator[tuple[Store, str, Applier]]:
     from sandbox.driver import Driver
     from sandbox.host import connect
     from sandbox.log import RunLog
+    from sandbox.sink_run import reached
 
     home, run = find(run)
     plan = home.plan(run)
@@ -61,7 +62,7 @@ def _applier(run: str) -> Iterator[tuple[Store, str, Applier]]:
         log = RunLog(folder, run, seal(plan).plan, goes_on=True)
         driver = Driver(connect(), folder, log, lambda _event, _tally: None, time.monotonic() + _SECONDS)
         try:
-            yield home, run, Applier(home, run, plan, driver.note)
+            yield home, run, Applier(home, run, plan, driver.note, reached(driver, plan, folder))
         finally:
             log.close()
 

@@ -45,6 +45,7 @@ from sandbox.engine import Engine
 from sandbox.log import RunLog
 from sandbox.secrets import held_by
 from sandbox.sets import FOLDER
+from sandbox.sink_run import reached
 from sandbox.specs import DOORS_GID, UIDS
 from sandbox.store import Options, Store
 from sandbox.supplies import Supplies
@@ -143,7 +144,8 @@ class Job:
             if self._options.dry:
                 return _verdict(declared)
             self._journal.move(RunMove.APPLY)
-        applying.Applier(self._store, self._run, self._plan, self._driver.note).apply()
+        reach = reached(self._driver, self._plan, self._store.folder(self._run))
+        applying.Applier(self._store, self._run, self._plan, self._driver.note, reach).apply()
         return _verdict(apply.judged(self._folder))
 
     # ---- stages

@@ -25,7 +25,7 @@ SINKS: tuple[dict[str, str], ...] = (
     {"kind": "dataset", "path": "out/{}.parquet"},
     {"kind": "file", "path": "out/{}.txt"},
     {"kind": "git", "repository": "https://git.example.com/{}", "branch": "casemate/{}"},
-    {"kind": "sql", "url": "postgresql://db.example.com/{}", "table": "t_{}"},
+    {"kind": "sql", "url": "postgresql://writer@db.example.com/d{}", "table": "t_{}"},
     {"kind": "mlflow", "url": "https://mlflow.example.com/{}", "registered_model": "m-{}"},
     {"kind": "http", "url": "https://api.example.com/{}"},
     {"kind": "mcp", "server": "tool-0", "tool": "write_{}"},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from policies.plan import Output, Plan
 from policies.sinks import At, Batch, Moment, pass_by
 from policies.vocabulary import EventName
 from policies.writes import Declaration, Written
-from sandbox.applying import Applier, enter, keep
+from sandbox.applying import Applier, Here, enter, keep
 from sandbox.store import Options, Store
 from sandbox.writes import State
 from tests.plans import SHA, plan
@@ -70,15 +72,20 @@ def main(home: str, run: str, moment: str) -> None:
     Applier(store, run, store.plan(run), note, at=dies_at(Moment(moment))).apply()
 
 
+def dies(store: Store, run: str, moment: Moment) -> None:
+    """Apply in a process that is killed at a moment."""
+    words = [sys.executable, "-c", "import sys; from tests.sandbox.test_applying import main; main(*sys.argv[1:])"]
+    died = subprocess.run([*words, str(store.home), run, moment.value], check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL, "it did not die where it was to"
+
+
 @pytest.mark.parametrize("moment", Moment)
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_it_is_applied_once(kind: str, moment: Moment, tmp_path: Path) -> None:
     changes, path, content = KINDS[kind]
     wanted = planned(**changes)
     store, run = accepted(tmp_path, wanted)
-    words = [sys.executable, "-c", "import sys; from tests.sandbox.test_applying import main; main(*sys.argv[1:])"]
-    died = subprocess.run([*words, str(store.home), run, moment.value], check=False, timeout=60)
-    assert died.returncode == -signal.SIGKILL, "it did not die where it was to"
+    dies(store, run, moment)
     target = tmp_path / path.replace("RUN", run)
     assert target.exists() == (moment in (Moment.FINAL, Moment.APPLIED))
     (write,) = store.writes.of(run)
@@ -142,9 +149,49 @@ class Deaf:
             raise RuntimeError("the line was cut")
         return "{}"
 
-    def undo(self, receipt: str) -> None:
+    def undo(self, _batch: Batch, _receipt: str) -> None:
         """Forget it."""
         self.got = 0
+
+
+def rows_of(database: Path) -> list[tuple[str]]:
+    """Return what is in the table."""
+    with closing(sqlite3.connect(database)) as open_:
+        return open_.execute("select text from notes order by text").fetchall()
+
+
+@pytest.mark.parametrize("moment", Moment)
+def test_rows_go_into_a_file_of_sqlite_once_and_come_out_again(moment: Moment, tmp_path: Path) -> None:
+    target = {"url": "sqlite:app.db", "table": "notes"}
+    wanted = planned(sink="sql", path="", format="", target=target, unique=["text"])
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("create table notes (text text primary key, score real)")
+    store, run = accepted(tmp_path, wanted)
+    dies(store, run, moment)
+    there = [("one",), ("two",)]
+    assert rows_of(tmp_path / "app.db") == (there if moment in (Moment.FINAL, Moment.APPLIED) else [])
+    applier = Applier(store, run, wanted, note)
+    for _ in range(2):
+        applier.apply()
+        assert rows_of(tmp_path / "app.db") == there
+    applier.undo()
+    assert (rows_of(tmp_path / "app.db"), store.writes.of(run)[0].state) == ([], State.UNDONE)
+
+
+def test_a_row_that_somebody_changed_is_not_taken_back_nor_any_other(tmp_path: Path) -> None:
+    target = {"url": "sqlite:app.db", "table": "notes"}
+    wanted = planned(sink="sql", path="", format="", target=target, unique=["text"])
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("create table notes (text text primary key, score real)")
+    store, run = accepted(tmp_path, wanted)
+    applier = Applier(store, run, wanted, note)
+    applier.apply()
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("update notes set score = 1 where text = 'two'")
+        database.commit()
+    with pytest.raises(CasemateError, match="CSM-W017"):
+        applier.undo()
+    assert len(rows_of(tmp_path / "app.db")) == 2
 
 
 @pytest.mark.parametrize(("done", "times"), [(True, 1), (False, 2)])
@@ -152,8 +199,8 @@ def test_what_a_sink_cannot_tell_a_person_decides(done: bool, times: int, tmp_pa
     wanted, sink = planned(sink="http", path="", format="", target={"url": "https://x.example"}), Deaf()
     store, run = accepted(tmp_path, wanted)
 
-    def reach(output: Output, write: object) -> Deaf:
-        return sink
+    def reach(output: Output, root: Path) -> Here:
+        return Here(sink, pass_by)
 
     applier = Applier(store, run, wanted, note, reach, pass_by)
     with pytest.raises(RuntimeError):

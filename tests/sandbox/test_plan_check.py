@@ -22,6 +22,8 @@ def at(tree: Any, path: str) -> Any:
 
 
 SETS: list[tuple[str, Any]] = [
+    ("stages/1/outputs", []),
+    ("outputs/0/addresses", ["10.0.0.0/8"]),
     ("secrets/0/holder", "agent"),
     ("secrets/0/holder", "sandbox"),
     ("secrets/0/holder", "gateway"),

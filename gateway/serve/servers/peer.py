@@ -153,7 +153,7 @@ class Noise:
 def enveloped(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a request of a revision without a handshake: each says who asks, and in which."""
     meta = {META_VERSION: MODERN_VERSIONS[-1], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
-    return {**params, "_meta": meta}
+    return {**params, "_meta": {**params.get("_meta", {}), **meta}}
 
 
 def question(number: int | None, method: str, params: dict[str, Any] | None, *, progress: bool = False) -> bytes:

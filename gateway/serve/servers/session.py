@@ -9,7 +9,6 @@ failure    the connection is dropped; the next call opens another one, `Patience
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from gateway.serve.types import (
     MODERN_VERSIONS,
     UNSUPPORTED_VERSION,
 )
+from gateway.tls import context
 from policies.plan import Tool
 
 MAX_PAGES = 20
@@ -65,10 +65,8 @@ def opener(
         return await StdioPeer.open(root / "tools" / stage / server.name / "stdio.sock")
 
     async def remote() -> Peer:
-        context = ssl.create_default_context()
-        if trust:
-            context.load_verify_locations(cadata="".join(trust))
-        return HttpPeer(server.url or "", tunnel(server, root), context, login(server, root, context, secrets, learn))
+        tls = context(trust)
+        return HttpPeer(server.url or "", tunnel(server, root), tls, login(server, root, tls, secrets, learn))
 
     return stdio if server.url is None else remote
 
