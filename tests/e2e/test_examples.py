@@ -33,6 +33,8 @@ def take(lab: Lab, name: str, outside: OutsideLab | None = None, *more: str) -> 
             tool["run"] += more
             for rule in tool["egress"]:
                 rule["addresses"] = [outside.subnet]
+        for output in document.get("outputs", {}).values():
+            output["sink"]["addresses"] = [outside.subnet]
         path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 
@@ -93,5 +95,24 @@ def test_tools_postgres_reads_a_real_database_and_changes_nothing(lab: Lab) -> N
     assert "SyntaxError" in found["two"][1]
     assert rows
     assert set(rows) == {3}, "nobody has changed it"
+    texts = {str(path): path.read_bytes() for path in lab.folder.rglob("*") if path.is_file()}
+    assert list(mentions(PASSWORD, texts)) == []
+
+
+def test_label_reads_asks_a_model_and_writes_with_a_role_of_its_own(lab: Lab) -> None:
+    build_all(lab.engine, print, (TEST_POSTGRES,))
+    program = Path(__file__).parents[1] / "outside_postgres.py"
+    lab.env |= {"SHOP_READER_PASSWORD": PASSWORD, "SHOP_WRITER_PASSWORD": PASSWORD}
+    with OutsideLab({"db.example.com": ["origin"]}, program, {"password": PASSWORD}, TEST_POSTGRES.name) as outside:
+        workflow = take(lab, "label", outside, "--ca", "/casemate/ca.pem")
+        first, again = lab.run(workflow), lab.run(workflow)
+        assert first.exit_code == again.exit_code == 0, first.stderr + again.stderr + first.agent_log("label")[-2000:]
+        words = ("psql", "-h", "/run/postgresql", "-At", "shop", "-c", "SELECT * FROM labels ORDER BY product")
+        written = [line.split("|") for line in outside.ask(*words, user="postgres").split()]
+    proposed = [event.attrs["casemate.write.id"] for event in again.of("write.proposed")]
+    assert written
+    assert len(written) == len(proposed) <= 2  # two products, and the second run changed no number of rows
+    assert {row[0] for row in written} <= {"apples", "pears"}
+    assert {row[1] for row in written} <= {"food", "tool", "toy"}
     texts = {str(path): path.read_bytes() for path in lab.folder.rglob("*") if path.is_file()}
     assert list(mentions(PASSWORD, texts)) == []
