@@ -21,7 +21,8 @@ CREATE ROLE reader LOGIN PASSWORD '{CONFIG["password"]}';
 GRANT pg_read_all_data TO reader;
 CREATE TABLE notes (text text PRIMARY KEY, n int);
 CREATE ROLE writer LOGIN PASSWORD '{CONFIG["password"]}';
-GRANT SELECT, INSERT, UPDATE, DELETE ON notes TO writer;
+CREATE TABLE labels (product text PRIMARY KEY, category text, confidence float);
+GRANT SELECT, INSERT, UPDATE, DELETE ON notes, labels TO writer;
 GRANT CREATE, USAGE ON SCHEMA public TO writer;
 """
 

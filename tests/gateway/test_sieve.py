@@ -243,6 +243,8 @@ def test_what_only_looks_personal_is_left_alone(text: str) -> None:
 
 
 DECEITS = {
+    "ünïcödéСъешь": "mixed-script",
+    "abc日Пора": "mixed-script",
     "pаypal.com": "mixed-script",
     "a\u200bb": "zero-width",
     "x\ufeffy": "zero-width",

@@ -30,13 +30,19 @@ _MIXED: Final = re.compile(r"[^\W\d_]+")
 _LATIN: Final = re.compile(r"[A-Za-z]")
 ALIKE: Final = frozenset("авсԁеёһіјкӏморԛѕтѵԝхуАВСЕЁНІЈКМОРЅТХУԜαικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ")
 """Cyrillic and Greek letters that pass for Latin ones among Latin ones."""
+_LETTER: Final = (
+    r"(?:[A-Za-z]|\xc2[\xaa\xb5\xba]|\xc3[\x80-\xbf]|[\xc4-\xcc\xd4-\xdf][\x80-\xbf]|[\xe0\xe1\xe3-\xed\xef][\x80-\xbf]{2}"
+    r"|\xe2[\xb0-\xb7][\x80-\xbf]|\xf0[\x80-\xbf]{3})"
+)
+_ALIKE: Final = r"[\xcd-\xd3][\x80-\xbf]"
+"""Letters that are neither Cyrillic nor Greek, and those that are, as UTF-8: a word is mixed where they meet."""
 SIEVE: Final = (
     r"\xe2\x80[\x8b-\x8f\xaa-\xae]",
     r"\xe2\x81[\xa0-\xaf]",
     r"\xef\xbb\xbf|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe1\xa0\x8e",
     r"(?:\xef\xb8[\x80-\x8f]|\xf3\xa0[\x84-\x87].){2}|\xf3\xa0[\x80\x81]|\xf3[\xb0-\xbf]|\xf4",
-    r"[A-Za-z][\xcd-\xd3][\x80-\xbf]",
-    r"[\xcd-\xd3][\x80-\xbf][A-Za-z]",
+    _LETTER + _ALIKE,
+    _ALIKE + _LETTER,
 )
 """Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
 
