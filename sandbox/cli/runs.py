@@ -135,7 +135,7 @@ def show(run: str, as_json: bool) -> int:
         console().print(table)
     for event in rejected[:50]:
         console().print("  " + describe(event))
-    say(f"run {run}: {row['outcome']}")
+    say(f"run {run}: {row['outcome']}; {figures(events).in_words()}")
     if row["summary"] and row["summary"]["error"]:
         say(row["summary"]["error"])
     return ExitCode.DONE
@@ -146,7 +146,6 @@ def show(run: str, as_json: bool) -> int:
 def stats(as_json: bool) -> int:
     """Say what the runs of each workflow came to, from their logs: cost a success, completion, recovery, calls."""
     from sandbox.durable.figures import Figures, figures
-    from sandbox.explain import money
     from sandbox.log import read_events
 
     home = store()
@@ -157,11 +156,7 @@ def stats(as_json: bool) -> int:
         say_json({name: found.as_json() for name, found in sorted(names.items())})
         return ExitCode.DONE
     for name, found in sorted(names.items()):
-        cost = found.usd_nanos_per_success
-        price = "no success" if cost is None else f"{money(cost)} a success"
-        calls = f"{found.attempts} attempts for {found.answered} answers"
-        recovered = f"{found.recovered} of {found.shaken} recovered"
-        say(f"{name}: {found.completed} of {found.ended} completed, {price}, {recovered}, {calls}")
+        say(f"{name}: {found.in_words()}")
     return ExitCode.DONE
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policies.vocabulary import EventName, Outcome
+from sandbox.explain import money
 from sandbox.log import RunEvent
 
 
@@ -35,6 +36,14 @@ class Figures:
     def usd_nanos_per_success(self) -> int | None:
         """Nano-USD a run that completed; None where none did."""
         return -(-self.usd_nanos // self.completed) if self.completed else None
+
+    def in_words(self) -> str:
+        """Return the same as a sentence for people."""
+        cost = self.usd_nanos_per_success
+        price = "no success" if cost is None else f"{money(cost)} a success"
+        recovered = f"{self.recovered} of {self.shaken} recovered"
+        calls = f"{self.attempts} attempts for {self.answered} answers"
+        return f"{self.completed} of {self.ended} completed, {price}, {recovered}, {calls}"
 
     def as_json(self) -> dict[str, float | int | None]:
         """Return the numbers, and the ratios; null where there is nothing to divide by."""
