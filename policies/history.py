@@ -38,9 +38,12 @@ def limits(anchor: Distribution, candidate: Candidate | None, sigma: float) -> t
 
 def drift(anchor: Distribution, candidate: Candidate | None, batch: Distribution) -> list[str]:
     """Return, in words, in what a set is too far from the anchor; empty when it is not."""
-    if batch.n < FEW:
-        return []
+    rows = round(batch.n / (1 - batch.nulls))
     found = []
+    if rows >= FEW and batch.nulls > anchor.nulls + 0.1 + 3 * math.sqrt(_spread_of(anchor.nulls) / rows):
+        found.append(f"the field is missing in {batch.nulls:.0%}")
+    if batch.n < FEW:
+        return found
     unit = anchor.sd or abs(anchor.mean) * 0.01 or 1e-9
     noise = 1 / math.sqrt(batch.n)
     if abs(batch.mean - anchor.mean) > unit * (0.5 + 4 * noise):
@@ -52,8 +55,6 @@ def drift(anchor: Distribution, candidate: Candidate | None, batch: Distribution
         found.append(f"the spread is {ratio:.2g} times the anchor's")
     if (distance := _kolmogorov(anchor, batch)) > 0.15 + 1.63 * noise:
         found.append(f"the distributions are {distance:.2f} apart")
-    if batch.nulls > anchor.nulls + 0.1 + 3 * math.sqrt(max(anchor.nulls * (1 - anchor.nulls), 0.01)) * noise:
-        found.append(f"the field is missing in {batch.nulls:.0%}")
     up, down = _sums(anchor, candidate, batch)
     if max(up, down) > _LIMIT:
         found.append("small steps in one direction have added up")
@@ -99,6 +100,10 @@ def _sums(anchor: Distribution, candidate: Candidate | None, batch: Distribution
     before = (candidate.up, candidate.down) if candidate is not None else (0.0, 0.0)
     step = (batch.mean - anchor.mean) / (anchor.sd or 1e-9)
     return max(0.0, before[0] + step - _SLACK), max(0.0, before[1] - step - _SLACK)
+
+
+def _spread_of(share: float) -> float:
+    return max(share * (1 - share), 0.01)
 
 
 def _near(value: float, centre: float, reach: float) -> float:

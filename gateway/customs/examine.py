@@ -20,7 +20,7 @@ from gateway.customs.checks.shape import MAX_NODES, Shape
 from gateway.customs.checks.unicode import Unicode
 from gateway.customs.columns import Columns
 from gateway.customs.history import columns_of
-from gateway.customs.judge import REDACTED, fatal, objections
+from gateway.customs.judge import REDACTED, fatal, objections, rejecting
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
 from gateway.customs.sieve import decode
@@ -43,7 +43,8 @@ class Examined:
 
     `rows`: canonical rows as lines, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are
     equal for equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows
-    name. `numbers`: the values of fields that have a history, of rows that nothing was found against.
+    name. `rejects`: some row is rejected, and not only held. `numbers`: the values of fields that have a history, of
+    rows that nothing was found against.
     """
 
     count: int
@@ -52,6 +53,7 @@ class Examined:
     keys: bytes = b""
     refers: dict[int, list[str]] = field(default_factory=dict)
     open: bool = False
+    rejects: bool = False
     edges: Edges | None = None
     numbers: dict[str, list[float]] = field(default_factory=dict)
 
@@ -84,22 +86,30 @@ class Examiner:
         for number in sorted(suspects):
             self._one(number, rows.records[number], lines[number], forms, result)
         result.rows = b"\n".join(forms) + b"\n"
-        clean = {n: record for n, record in good.items() if n not in result.reasons or not fatal(result.reasons[n])}
+        readable = {n: record for n, record in enumerate(rows.records) if record is not None}
+        clean = {n: r for n, r in readable.items() if n not in result.reasons or not fatal(result.reasons[n])}
+        result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
         result.open = any(record.keys() - self._names for record in clean.values())
         result.keys = self._keys(clean, len(lines))
         if self._refers:
-            result.refers = {n: [record[f] for f in self._refers if f in record] for n, record in clean.items()}
+            result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
-        result.edges = self._spread.edges({n: r for n, r in enumerate(rows.records) if r is not None})
+        result.edges = self._spread.edges(readable)
         return result
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
         """Return the records that fit the schema and are within their bounds: all at once, or else one by one."""
         records = {n: record for n, record in enumerate(rows.records) if record is not None}
         every = list(records.values())
-        if self._many is not None and max(map(len, rows.forms), default=0) <= MAX_NODES and self._many.fits(every):
+        if max(map(len, rows.forms), default=0) <= MAX_NODES and self._all_fit(every):
             return records
         return {n: record for n, record in records.items() if self._fits(record, rows.forms[n])}
+
+    def _all_fit(self, records: Sequence[dict[str, Any]]) -> bool:
+        try:
+            return self._many is not None and self._many.fits(records)
+        except Exception:  # noqa: BLE001 - then each is looked at by itself
+            return False
 
     def _fits(self, record: dict[str, Any], form: bytes) -> bool:
         """Tell whether a record fits the schema and is within its bounds. Whatever fails is looked at one by one."""
@@ -148,6 +158,11 @@ def key_of(values: Sequence[Sequence[Any]]) -> bytes:
     plain = all(type(part) in _PLAIN for value in values for part in value)
     data = decode.canonical_row(values) if plain else canonical(values)
     return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+
+
+def _named(record: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
+    """Return the proposals that a record refers to. Null refers to none; what is no text is the name of none."""
+    return [str(record[name]) for name in fields if record.get(name) is not None]
 
 
 def _many(output: Output) -> Schema | None:

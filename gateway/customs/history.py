@@ -23,12 +23,12 @@ class Values:
 
     def __init__(self) -> None:
         self._sketch = kll_doubles_sketch(_K)
-        self._rows, self._n, self._mean, self._m2 = 0, 0, 0.0, 0.0
+        self.rows, self._n, self._mean, self._m2 = 0, 0, 0.0, 0.0
 
     def add(self, values: Iterable[float], rows: int) -> None:
         """Take in the values that `rows` rows have."""
         found = np.fromiter(values, dtype=np.float64)
-        self._rows += rows
+        self.rows += rows
         if found.size:
             self._sketch.update(found)
             self._join(found.size, float(found.mean()), float(((found - found.mean()) ** 2).sum()))
@@ -44,7 +44,7 @@ class Values:
         if not self._n:
             return None
         centiles = [float(value) for value in self._sketch.get_quantiles(CENTILES)]
-        nulls = 1 - self._n / self._rows
+        nulls = 1 - self._n / self.rows
         return Distribution(
             n=self._n, mean=self._mean, sd=math.sqrt(self._m2 / self._n), nulls=nulls, centiles=centiles
         )
@@ -92,12 +92,16 @@ class SetValues:
     def objections(self) -> list[tuple[str, str]]:
         """Return field and reason of everything in which the set is too far from its history, or has none."""
         found: list[tuple[str, str]] = []
-        for name, batch in self.distributions().items():
-            bound = self._bounds[name]
-            if bound.anchor is not None:
+        for name, bound in self._bounds.items():
+            values = self._values[name]
+            batch = values.distribution()
+            if bound.anchor is None:
+                if values.rows and bound.min is None and bound.max is None:
+                    found.append((name, "there is no history yet"))
+            elif batch is not None:
                 found += [(name, why) for why in drift(bound.anchor, self._candidates.get(name), batch)]
-            elif bound.min is None and bound.max is None:
-                found.append((name, "there is no history yet"))
+            elif values.rows and bound.anchor.nulls < 1:
+                found.append((name, "no row has the field"))
         return found
 
 

@@ -39,20 +39,25 @@ def fatal(reasons: Sequence[Reason]) -> bool:
     return any(reason.excerpt != REDACTED for reason in reasons)
 
 
+def rejecting(output: Output, reasons: Sequence[Reason]) -> bool:
+    """Tell whether a row with these reasons is rejected, and not only held."""
+    holds = {"approval", "history"} | {str(check) for check, action in output.findings.items() if action == "hold"}
+    return any(reason.check not in holds for reason in reasons if reason.excerpt != REDACTED)
+
+
 def judgement(
     name: str, output: Output, reasons: Sequence[Reason], set_rejected: bool, *, waits: bool = False
 ) -> Judgement:
     """Return the verdict over one row. `set_rejected`: some row of this output was rejected; `waits`: all are held."""
     given = list(reasons)
     against = [reason for reason in given if reason.excerpt != REDACTED]
-    if not against and output.atomic == "batch" and set_rejected:
+    if output.atomic == "batch" and set_rejected and not rejecting(output, against):
         why = "the output is written whole or not at all"
-        against = [Reason(check="batch", code="CSM-W008", pointer="", excerpt=why)]
-        given += against
+        against.append(Reason(check="batch", code="CSM-W008", pointer="", excerpt=why))
+        given.append(against[-1])
     if not against and waits:
         against = [Reason(check="approval", code="CSM-W018", pointer="", excerpt="a person decides")]
         given += against
-    holds = {"approval", "history"} | {str(check) for check, action in output.findings.items() if action == "hold"}
-    rejects = any(reason.check not in holds for reason in against)
+    rejects = rejecting(output, against)
     verdict: Literal["accept", "hold", "reject"] = "reject" if rejects else "hold" if against else "accept"
     return Judgement(id=name, output=output.name, verdict=verdict, reasons=given)

@@ -72,7 +72,7 @@ class Ledger:
         for name, output in self._outputs.items():
             self.datasets[name] = Dataset(self._out, output, extra=name in spool.open)
             self.held[name] = Held(self._out, output)
-        bad = {name for name, settlement in settled.items() if settlement.any} | set(spool.rejected)
+        bad = {name for name, settlement in settled.items() if settlement.any} | spool.rejected
         for chunk, rows, reasons in spool.read():
             self._chunk(chunk, rows, reasons, settled[chunk.output], chunk.output in bad)
         for name, seen in self._seen.items():

@@ -77,16 +77,14 @@ def _resolve(spool: Spool, settled: Mapping[str, Settlement]) -> None:
     """Find the rows whose referents are not written. Costs a pass over the reasons, where a row refers to any."""
     if not any(settlement.refers for settlement in settled.values()):
         return
-    unwritten: set[str] = set()
+    written: set[str] = set()
     names: dict[str, dict[int, str]] = {name: {} for name in settled}
-    for chunk, rejected in spool.proposals():
+    for chunk, objected in spool.proposals():
         late = settled[chunk.output].between(chunk.first, chunk.count)
         for row, name in enumerate(chunk.names.ids):
             names[chunk.output][chunk.first + row] = name
-            if row in rejected or chunk.first + row in late:
-                unwritten.add(name)
-    before = -1
-    while before != len(unwritten):
-        before = len(unwritten)
-        for name, settlement in settled.items():
-            settlement.resolve(unwritten, names[name])
+            if row not in objected and chunk.first + row not in late:
+                written.add(name)
+    # each round rejects a row or is the last: who refers to a row that was rejected is rejected in the next
+    while any(settlement.resolve(written, names[name]) for name, settlement in settled.items()):
+        pass

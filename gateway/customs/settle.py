@@ -78,22 +78,19 @@ class Settlement:
         for name, why in self.values.objections():
             self._whole.append(Reason(check="history", code="CSM-W014", pointer=pointer([name]), excerpt=why))
 
-    def resolve(self, unwritten: set[str], names: Mapping[int, str]) -> None:
-        """Reject rows that refer to a proposal which is not written, and those that refer to them.
+    def resolve(self, written: set[str], names: Mapping[int, str]) -> bool:
+        """Reject rows that refer to anything but a proposal that is `written`; tell whether there were any.
 
-        `names`: ids of the output's proposals, by row.
+        A proposal that is rejected so is taken out of `written`. `names`: ids of the output's proposals, by row.
         """
-        open_ = True
-        while open_:
-            open_ = False
-            for row, wanted in self._refers.items():
-                if row not in self._late and not unwritten.isdisjoint(wanted):
-                    self._late[row] = Reason(
-                        check="refers", code="CSM-W015", pointer="", excerpt=", ".join(wanted)[:200]
-                    )
-                    if row in names:
-                        unwritten.add(names[row])
-                        open_ = True
+        found = False
+        for row, wanted in self._refers.items():
+            if row not in self._late and not written.issuperset(wanted):
+                named = ", ".join(wanted)[:200]
+                self._late[row] = Reason(check="refers", code="CSM-W015", pointer="", excerpt=named)
+                written.discard(names.get(row, ""))
+                found = True
+        return found
 
     @property
     def refers(self) -> bool:

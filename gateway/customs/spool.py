@@ -39,7 +39,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder, self._chunks, self._stack = folder, list[Spooled](), ExitStack()
         self._next: dict[str, int] = {}
-        self.rejected: dict[str, int] = {}
+        self.rejected: set[str] = set()
         self.open: set[str] = set()
 
     def __enter__(self) -> Spool:
@@ -61,8 +61,8 @@ class Spool:
         self._next[chunk.output] = first + examined.count
         about = (chunk.output, chunk.stage, chunk.names, first, examined.count, len(examined.rows), len(notes))
         self._chunks.append(Spooled(*about))
-        if any(fatal(reasons) for reasons in examined.reasons.values()):
-            self.rejected[chunk.output] = self.rejected.get(chunk.output, 0) + 1
+        if examined.rejects:
+            self.rejected.add(chunk.output)
         if examined.open:
             self.open.add(chunk.output)
 

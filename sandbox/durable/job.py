@@ -144,8 +144,7 @@ class Job:
             if self._options.dry:
                 return _verdict(declared)
             self._journal.move(RunMove.APPLY)
-        reach = reached(self._driver, self._plan, self._store.folder(self._run))
-        applying.Applier(self._store, self._run, self._plan, self._driver.note, reach).apply()
+        self._apply()
         return _verdict(apply.judged(self._folder))
 
     # ---- stages
@@ -312,6 +311,10 @@ class Job:
         applying.enter(self._store, self._run, root, declared.held, applying.HELD, State.HELD)
         return declared
 
+    def _apply(self) -> None:
+        reach = reached(self._driver, self._plan, self._folder)
+        applying.Applier(self._store, self._run, self._plan, self._driver.note, reach).apply()
+
     def _enter(self, written: list[Written]) -> None:
         applying.enter(self._store, self._run, Path(self._options.root), written)
 
@@ -338,7 +341,7 @@ class Job:
                 self._enter([item for item in declared.written if item.output == write.output])
         finally:
             sweep_run(self._engine, self._run)
-        applying.Applier(self._store, self._run, self._plan, self._driver.note).apply()
+        self._apply()
 
     def _proposed(self) -> Counter[str]:
         """Count the rows that were proposed, by output; those of a file are its lines."""

@@ -443,3 +443,59 @@ def test_what_was_approved_is_written_and_nothing_else(tmp_path: Path) -> None:
     assert other.code != 0
     assert "CSM-W018" in other.error
     assert not (other.out / "declaration.json").exists()
+
+
+def test_a_row_that_is_held_takes_no_other_along_but_a_rejected_one_takes_all(tmp_path: Path) -> None:
+    hidden, fine = {"prompt": "a\u200bb"}, {"prompt": "fine"}
+    changes: dict[str, Any] = {"scan": ["secrets", "unicode"], "findings": {"unicode": "hold"}, "atomic": "batch"}
+    held = one(tmp_path / "held", [hidden, fine], **changes)
+    assert [line["verdict"] for line in held.lines("verdicts.jsonl")] == ["hold", "accept"]
+    broken = one(tmp_path / "broken", [hidden, fine, {"prompt": "x", "score": 99}], **changes)
+    assert [line["verdict"] for line in broken.lines("verdicts.jsonl")] == ["reject"] * 3
+    assert (broken.declaration().written, broken.declaration().held) == ([], [])
+
+
+def test_large_rows_are_unique_too(tmp_path: Path) -> None:
+    large = {"prompt": "x" * 150_000, "n": 1}
+    judged = one(tmp_path, [large, {**large, "n": 2}, large], max_bytes=10**7)
+    codes = [[reason["code"] for reason in line["reasons"]] for line in judged.lines("verdicts.jsonl")]
+    assert codes == [[], ["CSM-W004"], ["CSM-W004"]]
+
+
+REFERRING: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "maxLength": 20},
+            "on": {"type": ["string", "null"], "format": "proposal-id"},
+        },
+        "additionalProperties": False,
+    },
+    "bounds": {},
+    "unique": [],
+}
+
+
+def test_what_refers_to_anything_but_a_record_that_is_written_is_rejected(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"text": "an issue", "on": None},
+        {"text": "a comment", "on": "draft-0"},
+        {"text": "too long to be written at all"},
+        {"text": "on a rejected one", "on": "draft-2"},
+        {"text": "on that", "on": "draft-3"},
+        {"text": "on nothing", "on": "draft-77"},
+        {"text": "of another stage", "on": "other-0"},
+    ]
+    judged = one(tmp_path, records, **REFERRING)
+    codes = [[reason["code"] for reason in line["reasons"]] for line in judged.lines("verdicts.jsonl")]
+    assert codes == [[], [], ["CSM-W001"], *[["CSM-W015"]] * 4]
+
+
+def test_a_field_that_is_left_out_does_not_escape_its_history(tmp_path: Path) -> None:
+    without = [{"prompt": f"row {number}"} for number in range(30)]
+    for name, records in {"all": without, "most": [*without, {"prompt": "one", "score": 5}]}.items():
+        judged = one(tmp_path / name, records, **history())
+        assert judged.declaration().accepted == {"samples": 0}, name
+        assert judged.lines("verdicts.jsonl")[0]["reasons"][0]["code"] == "CSM-W014"
+    unknown = one(tmp_path / "unknown", without, bounds={"score": Bound(min=None, max=None, sigma=3)})
+    assert unknown.declaration().held[0].rows == 30

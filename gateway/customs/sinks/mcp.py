@@ -16,6 +16,7 @@ from gateway.customs.sinks.rows import Failed, Send
 from gateway.serve.pins import compare
 from gateway.serve.servers.peer import ServerFailed
 from gateway.serve.servers.session import Session, opener
+from gateway.serve.types import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from policies.plan import Output, Tool
 from policies.slices import SINK_STAGE
 
@@ -56,4 +57,6 @@ class McpLine:
         except ServerFailed as failed:
             raise Failed(f"the server broke off: {failed.reason}", refused=False) from failed
         if answer.result is None or answer.result.get("isError"):
-            raise Failed("the tool answered with an error", refused=True)
+            # What a tool did before it failed nobody knows; only a call that was not understood did nothing.
+            refused = answer.result is None and answer.code in (INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS)
+            raise Failed("the tool answered with an error", refused=refused)
