@@ -6,24 +6,23 @@ the encoding is canonical. Every list is sorted by the compiler, so that the sam
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from policies.base import Count as Count
+from policies.base import Digest as Digest
+from policies.base import Frozen as Frozen
+from policies.base import Name as Name
+from policies.base import Port as Port
 from policies.canonical import canonical, digest, strict_loads
 from policies.errors import CasemateError
+from policies.outputs import Bound as Bound
+from policies.outputs import Candidate as Candidate
+from policies.outputs import Distribution as Distribution
+from policies.outputs import Output as Output
 
 PLAN_VERSION = 1
-
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
-Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-Scan = Literal["links", "pii", "unicode"]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-
-
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all plan types: immutable, and a field that is not known is refused."""
 
 
 class DayBudget(Frozen, frozen=True, kw_only=True):
@@ -300,74 +299,6 @@ class Stage(Frozen, frozen=True, kw_only=True):
     retry: Retry | None = None
     cache: Literal["none", "exact"] = "none"
     locks: list[str] = msgspec.field(default_factory=list)
-
-
-Number = int | float
-
-
-class Distribution(Frozen, frozen=True, kw_only=True):
-    """The values of a field: their number, mean, standard deviation, 101 centiles, and the share of rows without."""
-
-    n: Count
-    mean: Number
-    sd: Number
-    nulls: Number
-    centiles: list[Number]
-
-
-class Candidate(Frozen, frozen=True, kw_only=True):
-    """What applied writes have been like since the anchor: see `policies.history`. `waiting`: the last set, not yet
-    taken in; `up`, `down`: how far sets have been off, in sum."""
-
-    n: Count
-    mean: Number
-    sd: Number
-    centiles: list[Number]
-    waiting: Distribution | None = None
-    up: Number = 0
-    down: Number = 0
-
-
-class Bound(Frozen, frozen=True, kw_only=True):
-    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output, whose
-    `anchor` is the state that a person has committed."""
-
-    min: Number | None
-    max: Number | None
-    sigma: Number | None = None
-    history: Name | None = None
-    anchor: Distribution | None = None
-
-
-class Output(Frozen, frozen=True, kw_only=True):
-    """A declared kind of write.
-
-    `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. `addresses`:
-    see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `hosts`:
-    where links may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not
-    rejected.
-    """
-
-    name: Name
-    sink: Literal["dataset", "git", "sql", "mlflow", "http", "mcp", "file"]
-    path: str
-    format: Literal["jsonl", "parquet", ""]
-    target: dict[str, str] = msgspec.field(default_factory=dict)
-    secret: Name | None = None
-    addresses: list[str] = msgspec.field(default_factory=list)
-    schema: dict[str, Any]
-    bounds: dict[str, Bound]
-    unique: list[str]
-    scan: list[Literal["links", "pii", "secrets", "unicode"]]
-    per_run: Count
-    per_day: Count | None = None
-    per_minute: Count | None = None
-    max_bytes: Count
-    atomic: Literal["batch", "each"]
-    approval: Literal["never", "always", "on_hold"] = "never"
-    approve_over: Count | None = None
-    hosts: list[str] = msgspec.field(default_factory=list)
-    findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)
 
 
 class Student(Frozen, frozen=True, kw_only=True):

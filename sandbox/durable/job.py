@@ -38,6 +38,7 @@ from sandbox.durable.journal import Journal
 from sandbox.durable.locks import folder as locks_folder
 from sandbox.durable.locks import held
 from sandbox.durable.machine import RUN, RunMove, RunState, StageMove, StageState, may_retry
+from sandbox.durable.outcome import outcome_of, verdict_of
 from sandbox.durable.quotas import facts as facts_of
 from sandbox.durable.quotas import taken
 from sandbox.durable.salvage import salvage
@@ -118,7 +119,7 @@ class Job:
             with held(names, locks_folder(), lambda: self._driver.step(time.monotonic() + POLL_S)):
                 outcome, code = self._steps()
         except CasemateError as failure:
-            error, outcome, code = failure, _outcome_of(failure), failure.exit_code
+            error, outcome, code = failure, outcome_of(failure), failure.exit_code
         except Exception as failure:  # noqa: BLE001 - the run fails closed, and says so
             error = CasemateError("CSM-R019", f"{type(failure).__name__}: {failure}", exit_code=ExitCode.INTERNAL)
             outcome, code = Outcome.FAILED, ExitCode.INTERNAL
@@ -142,10 +143,10 @@ class Job:
         if self._journal.state is RunState.JUDGING:
             declared = self._judge()
             if self._options.dry:
-                return _verdict(declared)
+                return verdict_of(declared)
             self._journal.move(RunMove.APPLY)
         self._apply()
-        return _verdict(apply.judged(self._folder))
+        return verdict_of(apply.judged(self._folder))
 
     # ---- stages
 
@@ -379,25 +380,3 @@ class Job:
             if not self._options.record:
                 shutil.rmtree(self._folder / apply.RECORDING, ignore_errors=True)
         return RunResult(self._run, self._folder, outcome, code, tally, error)
-
-
-def _verdict(declared: Declaration) -> tuple[Outcome, ExitCode]:
-    if declared.held:
-        return Outcome.INCOMPLETE, ExitCode.WRITES_HELD
-    if any(declared.rejected.values()) and not any(declared.accepted.values()):
-        return Outcome.DENIED, ExitCode.WRITES_REJECTED
-    return Outcome.COMPLETED, ExitCode.DONE
-
-
-def _outcome_of(error: CasemateError) -> Outcome:
-    match error.exit_code:
-        case ExitCode.TIMED_OUT:
-            return Outcome.TIMED_OUT
-        case ExitCode.INTERRUPTED:
-            return Outcome.CANCELLED
-        case ExitCode.REFUSED:
-            return Outcome.DENIED
-        case ExitCode.WRITES_HELD:
-            return Outcome.INCOMPLETE
-        case _:
-            return Outcome.FAILED

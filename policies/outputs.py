@@ -1,0 +1,77 @@
+"""What may be written: the outputs of a plan, their bounds, and the history that some bounds are measured from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from policies.base import Count, Frozen, Name
+
+Scan = Literal["links", "pii", "unicode"]
+Number = int | float
+
+
+class Distribution(Frozen, frozen=True, kw_only=True):
+    """The values of a field: their number, mean, standard deviation, 101 centiles, and the share of rows without."""
+
+    n: Count
+    mean: Number
+    sd: Number
+    nulls: Number
+    centiles: list[Number]
+
+
+class Candidate(Frozen, frozen=True, kw_only=True):
+    """What applied writes have been like since the anchor: see `policies.history`. `waiting`: the last set, not yet
+    taken in; `up`, `down`: how far sets have been off, in sum."""
+
+    n: Count
+    mean: Number
+    sd: Number
+    centiles: list[Number]
+    waiting: Distribution | None = None
+    up: Number = 0
+    down: Number = 0
+
+
+class Bound(Frozen, frozen=True, kw_only=True):
+    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output, whose
+    `anchor` is the state that a person has committed."""
+
+    min: Number | None
+    max: Number | None
+    sigma: Number | None = None
+    history: Name | None = None
+    anchor: Distribution | None = None
+
+
+class Output(Frozen, frozen=True, kw_only=True):
+    """A declared kind of write.
+
+    `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. `addresses`:
+    see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `hosts`:
+    where links may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not
+    rejected.
+    """
+
+    name: Name
+    sink: Literal["dataset", "git", "sql", "mlflow", "http", "mcp", "file"]
+    path: str
+    format: Literal["jsonl", "parquet", ""]
+    target: dict[str, str] = msgspec.field(default_factory=dict)
+    secret: Name | None = None
+    addresses: list[str] = msgspec.field(default_factory=list)
+    schema: dict[str, Any]
+    bounds: dict[str, Bound]
+    unique: list[str]
+    scan: list[Literal["links", "pii", "secrets", "unicode"]]
+    per_run: Count
+    per_day: Count | None = None
+    per_minute: Count | None = None
+    max_bytes: Count
+    atomic: Literal["batch", "each"]
+    approval: Literal["never", "always", "on_hold"] = "never"
+    approve_over: Count | None = None
+    hosts: list[str] = msgspec.field(default_factory=list)
+    findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)
