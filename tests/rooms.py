@@ -22,7 +22,7 @@ ROOMS = ("proxy", "gateway")
 UNPACK = "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export HOME=/tmp;"
 TESTS = (
     " python3 -m mypy --python-version 3.13 --cache-dir /tmp/mypy {rooms};"
-    " python3 -m pytest -p no:cacheprovider {tests}"
+    " python3 -m pytest -p no:cacheprovider -n 2 {tests}"
 )
 
 

@@ -135,6 +135,19 @@ def test_what_a_database_refuses_is_not_there_at_all(lab: Lab) -> None:
         assert ask("SELECT text, n FROM notes ORDER BY text") == "one|1\ntwo|"
 
 
+def test_what_waits_for_a_person_goes_into_the_database_when_it_is_approved(lab: Lab) -> None:
+    with database(lab) as (outside, ask):
+        held = lab.run(sunk(lab, outside, POSTGRES, unique=["text"], approval="always"))
+        assert (held.exit_code, ask("SELECT count(*) FROM notes")) == (7, "0"), held.stderr
+        (shown,) = json.loads(lab.cli("review", "latest", "--json").stdout)
+        words = ("approve", "latest", "rows", "--reason", "looked at it", "--digest", shown["digest"])
+        approved = lab.cli(*words)
+        assert approved.returncode == 0, approved.stderr
+        assert ask("SELECT text, n FROM notes ORDER BY text") == "one|1\ntwo|"
+        assert lab.cli(*words).returncode == 2
+        assert ask("SELECT count(*) FROM notes") == "2"
+
+
 NODE = "/opt/servers/node_modules/@modelcontextprotocol"
 ENTITY = {"type": "object", "additionalProperties": False, "required": ["name", "entityType", "observations"]}
 ENTITY["properties"] = {

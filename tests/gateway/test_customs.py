@@ -345,7 +345,7 @@ def test_a_full_disk_leaves_no_declaration(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "samples.jsonl").exists()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(count=st.integers(1, 6), position=st.integers(0), byte=st.integers(0, 255), cut=st.booleans())
 def test_no_single_change_of_a_buffer_goes_unseen(
     tmp_path_factory: pytest.TempPathFactory, count: int, position: int, byte: int, cut: bool

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.schema import Schema
@@ -196,7 +196,7 @@ _messages = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(
     body=st.binary(max_size=200) | _messages.map(lambda value: json.dumps(value).encode()),
     version=st.sampled_from([None, "2024-11-05", "2025-11-25", "2026-07-28"]),

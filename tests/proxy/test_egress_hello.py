@@ -56,7 +56,7 @@ def test_the_name_of_a_real_hello_is_read() -> None:
 
 
 @given(st.integers(min_value=1, max_value=600))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_hello_in_any_number_of_records_and_segments_is_read_once_complete(size: int) -> None:
     data = records(body_of(hello()), size)
     for end in range(0, len(data), 97):

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.findings import FindingsError, Severity
@@ -310,7 +310,7 @@ def test_any_bytes_end_in_findings(project: Path, text: bytes) -> None:
     assert open_project(project).findings
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_mutated_workflow_never_crashes(data: st.DataObject) -> None:
     text = bytearray(WORKFLOW.encode())

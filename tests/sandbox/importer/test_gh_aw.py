@@ -273,7 +273,7 @@ def assert_sound(text: bytes) -> None:
 
 
 @given(st.sampled_from(TEXTS), st.lists(st.tuples(st.integers(0, 60), SCALARS), min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_value_in_any_place_is_an_import_or_a_finding(text: bytes, changes: list[tuple[int, str]]) -> None:
     lines = text.decode().split("\n")
     for number, value in changes:
@@ -284,7 +284,7 @@ def test_any_value_in_any_place_is_an_import_or_a_finding(text: bytes, changes: 
 
 
 @given(st.sampled_from(TEXTS), st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=6)), min_size=1, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_an_import_or_a_finding(text: bytes, changes: list[tuple[int, bytes]]) -> None:
     for at, replacement in changes:
         place = at % len(text)
