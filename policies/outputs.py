@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -46,13 +46,20 @@ class Bound(Frozen, frozen=True, kw_only=True):
     anchor: Distribution | None = None
 
 
+class Approvers(Frozen, frozen=True, kw_only=True):
+    """Who may approve: `need` of the owners of `keys`, which are Ed25519 public keys in hex, by name."""
+
+    need: Count
+    keys: dict[Name, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
+
+
 class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write.
 
     `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. `addresses`:
-    see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `hosts`:
-    where links may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not
-    rejected.
+    see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `approvers`:
+    whose signatures an approval takes; without them, the word of whoever may call `casemate`. `hosts`: where links
+    may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not rejected.
     """
 
     name: Name
@@ -73,5 +80,6 @@ class Output(Frozen, frozen=True, kw_only=True):
     atomic: Literal["batch", "each"]
     approval: Literal["never", "always", "on_hold"] = "never"
     approve_over: Count | None = None
+    approvers: Approvers | None = None
     hosts: list[str] = msgspec.field(default_factory=list)
     findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)

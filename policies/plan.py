@@ -17,6 +17,7 @@ from policies.base import Name as Name
 from policies.base import Port as Port
 from policies.canonical import canonical, digest, strict_loads
 from policies.errors import CasemateError
+from policies.outputs import Approvers as Approvers
 from policies.outputs import Bound as Bound
 from policies.outputs import Candidate as Candidate
 from policies.outputs import Distribution as Distribution

@@ -134,6 +134,7 @@ ATTRIBUTES: frozenset[str] = frozenset(
         "casemate.check",
         "casemate.path",
         "casemate.person",
+        "casemate.signature",
         "casemate.digest",
         "casemate.receipt",
         "casemate.duration_ms",

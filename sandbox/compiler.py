@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from policies.plan import (
+    Approvers,
     Bound,
     Budget,
     CallLimit,
@@ -387,4 +388,7 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         atomic=cast("Literal['batch', 'each']", spec.atomic),
         approval="never" if isinstance(spec.approval, OverSpec) else cast("Any", spec.approval),
         approve_over=over,
+        approvers=Approvers(need=who.need, keys={person: facts.keys[person] for person in sorted(who.of)})
+        if (who := spec.approvers)
+        else None,
     )

@@ -184,16 +184,24 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
         yield f"{name} is unique by {field}", -1
     for field, bound in output.bounds.items():
         yield f"{name} bounds {field} by {bound.min}..{bound.max} sigma {bound.sigma} of {bound.history}", -1
-    if output.approval != "never":
-        yield f"{name} waits for approval ({output.approval})", -1
-    if output.approve_over is not None:
-        yield f"{name} waits for approval when it is large", -1
-        yield f"{name} waits for approval above rows", output.approve_over
+    yield from _approval(name, output)
     if output.atomic == "batch":
         yield f"{name} is all or nothing", -1
     for quota in ("per_day", "per_minute"):
         value = getattr(output, quota)
         yield f"{name} may have rows {quota}", _UNBOUNDED if value is None else value
+
+
+def _approval(name: str, output: Output) -> Iterator[tuple[str, int]]:
+    if output.approval != "never":
+        yield f"{name} waits for approval ({output.approval})", -1
+    if output.approve_over is not None:
+        yield f"{name} waits for approval when it is large", -1
+        yield f"{name} waits for approval above rows", output.approve_over
+    if output.approvers is not None:
+        # whether other people are as careful cannot be told, so it counts as wider
+        keys = ", ".join(f"{person} ({key})" for person, key in output.approvers.keys.items())
+        yield f"{name} waits for signatures of {keys}", -output.approvers.need
 
 
 def difference(old: Permissions, new: Permissions) -> Difference:

@@ -122,7 +122,17 @@ def _output(output: Output) -> str:
     checks += [f"unique by {', '.join(output.unique)}"] if output.unique else []
     checks += [_scanned(output, kind) for kind in output.scan]
     how = "all or nothing" if output.atomic == "batch" else "row by row"
-    return f"{output.name} → {output.path} ({'; '.join(checks)}; {how})"
+    return f"{output.name} → {output.path} ({'; '.join([*checks, *_waits(output)])}; {how})"
+
+
+def _waits(output: Output) -> Iterator[str]:
+    """Say when rows wait for a person, and for whom."""
+    if output.approval == "always":
+        yield "waits for approval"
+    elif output.approve_over is not None:
+        yield f"waits for approval above {output.approve_over:,} rows"
+    if (who := output.approvers) is not None:
+        yield f"an approval is signed by {who.need} of {', '.join(who.keys)}"
 
 
 def _secrets(plan: Plan) -> Iterator[str]:

@@ -218,6 +218,8 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
         yield from (f"output {name}: {problem}" for problem in sink_problems(output))
         if not any(name in stage["outputs"] for stage in plan["stages"]):
             yield f"output {name} is proposed by nobody"
+        if (who := output["approvers"]) and not 0 < who["need"] <= len(set(who["keys"].values())) == len(who["keys"]):
+            yield f"output {name} cannot be approved by {who['need']} of its approvers"
         for quota in ("per_day", "per_minute"):
             if output[quota] is not None and not output[quota] > 0:
                 yield f"output {name}: no rows {quota}"

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SECCOMP = Path(__file__).resolve().parent.parent / "compose" / "seccomp.json"
 MAX_INPUT = 256 << 20
 MAX_SCHEMA = 1 << 20
+HOW_TO_MAKE_A_KEY = (
+    "openssl genpkey -algorithm ed25519 -out me.key; openssl pkey -in me.key -pubout -out approvers/me.pub"
+)
 PROMPTS = {".md", ".txt", ".prompt", ".prompty", ".yaml", ".yml"}
 
 
@@ -52,6 +55,7 @@ class Facts:
     """What the world says about a workflow: files, schemas by output, images, and what could not be read (by path).
 
     `prices`, by alias, are of the models for which the workflow states none; `price_source` is where they come from.
+    `keys`: the public keys, in hex, of those who approve writes, by name.
     """
 
     files: Mapping[str, FileFact] = field(default_factory=dict)
@@ -62,6 +66,7 @@ class Facts:
     trust: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pins: Mapping[str, tuple[Pin, ...]] = field(default_factory=dict)
     anchors: Mapping[str, Mapping[str, Distribution]] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     registry: str | None = None
     policies: str | None = None
     prices: Mapping[str, Listed] = field(default_factory=dict)
@@ -145,6 +150,7 @@ def resolve(
         trust=trust,
         pins=pins,
         anchors=_anchors(workflow, root, problems),
+        keys=_keys(workflow, root, problems),
         registry=digest(b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.yaml")))),
         policies=policies_digest(),
         prices=prices,
@@ -168,6 +174,28 @@ def _anchors(workflow: Workflow, root: Path, problems: dict[str, CasemateError])
     except CasemateError as error:
         problems[ANCHORS] = error
         return {}
+
+
+def key_file(name: str) -> str:
+    """Return where the public key of an approver lies."""
+    return f"approvers/{name}.pub"
+
+
+def _keys(workflow: Workflow, root: Path, problems: dict[str, CasemateError]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for name in sorted(
+        {name for output in workflow.outputs.values() if output.approvers for name in output.approvers.of}
+    ):
+        from sandbox.signatures import BadKeyError, public_key  # most workflows ask for no signature
+
+        path = key_file(name)
+        try:
+            keys[name] = public_key(read_inside(root, path, MAX_SCHEMA)).hex()
+        except CasemateError as error:
+            problems[path] = error
+        except BadKeyError as error:
+            problems[path] = CasemateError("CSM-C047", f"{path}: {error}", hint=HOW_TO_MAKE_A_KEY)
+    return keys
 
 
 def _trust(

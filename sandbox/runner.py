@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from policies.errors import CasemateError
-from policies.events import Attribute
+from policies.events import Attribute, clean
 from policies.plan import Plan
 from policies.slices import Seal, seal
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
@@ -26,6 +26,7 @@ from sandbox.durable.job import CANCEL, Job, Means, RunResult
 from sandbox.durable.journal import Journal
 from sandbox.durable.machine import RunMove, StageMove, StageState, after
 from sandbox.durable.salvage import salvage
+from sandbox.durable.signed import Person, approved, missing, sign
 from sandbox.engine import Engine
 from sandbox.log import RunLog, read_events
 from sandbox.resolve import policies_digest
@@ -97,36 +98,47 @@ def decide(
     seen: str,
     *,
     approves: bool,
-    person: str,
+    person: Person,
     reason: str,
     now: datetime,
-) -> None:
-    """Approve or reject what waits, as it was seen. Raises CSM-W018 where that is not what there is."""
-    plan, options = store.plan(run), store.options(run)
+) -> int:
+    """Approve or reject what waits, as it was seen; return how many more must approve before it is applied.
+
+    Raises CSM-W018 where that is not what there is, or the approval is not this person's to give.
+    """
+    plan, options, reason = store.plan(run), store.options(run), clean(reason)
+    output = next(output for output in plan.outputs if output.name == write.output)
     proof = seal(plan)
     with store.taken_up(run) as folder:
         shown = review(folder, plan, write)
-        if write.state is State.HELD:  # else it was decided, and what followed broke off
+        undecided = write.state is State.HELD  # else it was decided, and what followed broke off
+        if undecided:
             check_decision(shown, seen, now, approves=approves)
-        means = _means(engine, plan, store, options)
         log = RunLog(folder, run, proof.plan, goes_on=True)
-        account, deadline = Account.of(read_events(folder)), time.monotonic() + DECISION_S
-        driver = Driver(engine, folder, log, lambda _event, _tally: None, deadline, account)
-        attrs = {
-            "casemate.output": write.output,
-            "casemate.write.count": write.rows,
-            "casemate.digest": shown.digest,
-            "casemate.person": person,
-        }
-        if write.state is State.HELD:
-            verdict = Verdict.ALLOW if approves else Verdict.DENY
-            driver.note(EventName.WRITE_DECIDED, verdict=verdict, reason=reason, attrs=attrs)
-            log.checkpoint()
-            store.writes.mark(write.key, State.APPROVED if approves else State.REJECTED)
         try:
+            account, deadline = Account.of(read_events(folder)), time.monotonic() + DECISION_S
+            driver = Driver(engine, folder, log, lambda _event, _tally: None, deadline, account)
+            if undecided:
+                name, signature = sign(output, person, run, seen, reason) if approves else (person.account, None)
+                if name not in approved(read_events(folder), output, seen):
+                    attrs: dict[str, Attribute] = {
+                        "casemate.output": write.output,
+                        "casemate.write.count": write.rows,
+                        "casemate.digest": seen,
+                        "casemate.person": name,
+                        "casemate.signature": signature,
+                    }
+                    verdict = Verdict.ALLOW if approves else Verdict.DENY
+                    driver.note(EventName.WRITE_DECIDED, verdict=verdict, reason=reason, attrs=attrs)
+                    log.checkpoint()
+                if approves and (more := missing(read_events(folder), output, seen)):
+                    return more
+                store.writes.mark(write.key, State.APPROVED if approves else State.REJECTED)
+            means = _means(engine, plan, store, options)
             Job(engine, plan, store, run, proof, options, means, driver, log).decide(write, approves=approves)
         finally:
             log.close()
+    return 0
 
 
 def ask_to_cancel(store: Store, run: str) -> bool:

@@ -186,6 +186,13 @@ class OverSpec(_Typed, frozen=True, kw_only=True):
     over: int
 
 
+class ApproversSpec(_Typed, frozen=True, kw_only=True):
+    """`approvers:`; each of `of` has a key in `approvers/` beside the workflow."""
+
+    need: int
+    of: list[str]
+
+
 class RateSpec(_Typed, frozen=True, kw_only=True):
     """`rate:`; `requests` and `tokens` read `60/min`."""
 
@@ -303,6 +310,7 @@ class OutputSpec(_Typed, frozen=True, kw_only=True):
     hosts: list[str] = []
     unique: list[str] = []
     approval: str | OverSpec = "never"
+    approvers: ApproversSpec | None = None
     atomic: str = "each"
 
 

@@ -12,8 +12,9 @@ from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
+from sandbox.resolve import key_file
 from sandbox.sqlite_sink import SCHEME as SQLITE
-from sandbox.workflow import OverSpec
+from sandbox.workflow import ApproversSpec, OverSpec
 
 
 def names(subject: Subject) -> Iterator[Finding]:
@@ -28,11 +29,25 @@ PROTECTED = {".git", ".casemate", "casemate.lock", "approvers"}
 
 
 def approvals(subject: Subject) -> Iterator[Finding]:
-    """C047: an approval that is never asked for (a warning)."""
+    """C047: an approval that is never asked for (a warning), or that nobody could give; C022, C023: no such key."""
     for name, output in subject.workflow.outputs.items():
         if isinstance(output.approval, OverSpec) and output.approval.over >= output.quota.per_run:
             message = f"more than {output.approval.over} rows never come: the quota is {output.quota.per_run}"
             yield subject.finding("CSM-C047", message, "outputs", name, "approval", severity=Severity.WARNING)
+        if output.approvers is not None:
+            yield from _approvers(subject, name, output.approvers)
+
+
+def _approvers(subject: Subject, name: str, approvers: ApproversSpec) -> Iterator[Finding]:
+    place, owners = ("outputs", name, "approvers"), dict[str, str]()
+    for position, person in enumerate(approvers.of):
+        if problem := subject.facts.problems.get(key_file(person)):
+            yield subject.finding(problem.code, problem.message, *place, "of", position, hint=problem.hint)
+        elif (other := owners.setdefault(subject.facts.keys[person], person)) != person:
+            yield subject.finding("CSM-C047", f"{person} has the key of {other}", *place, "of", position)
+    if approvers.need > len(approvers.of):
+        message = f"{approvers.need} of {len(approvers.of)} never sign"
+        yield subject.finding("CSM-C047", message, *place, "need")
 
 
 def fields(subject: Subject) -> Iterator[Finding]:

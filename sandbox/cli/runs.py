@@ -201,11 +201,14 @@ def log() -> None:
 @log.command()
 @run_argument
 def verify(run: str) -> int:
-    """Verify a run's log offline: every line, the chain, and the head. Exit 4 if anything was changed."""
+    """Verify a run's log offline: every line, the chain, the head, and signatures of approvers. Exit 4 if one fails."""
+    from sandbox.durable.signed import check_applied
+    from sandbox.log import read_events
     from sandbox.log import verify as verify_log
 
     home, run = find(run)
     count = verify_log(home.folder(run))
+    check_applied(read_events(home.folder(run)), home.plan(run).outputs)
     say(f"run {run}: {count} events, chain and head hold")
     return ExitCode.DONE
 

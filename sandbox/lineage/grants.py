@@ -22,7 +22,7 @@ import msgspec
 from policies.canonical import StrictJsonError, canonical, strict_loads
 from policies.events import clean
 from policies.plan import Digest, Frozen
-from sandbox.lineage.signatures import BadKeyError, public_key, verifies
+from sandbox.signatures import BadKeyError, public_key, verifies
 
 DOMAIN = b"casemate lineage exception v1\n"
 APPROVERS = 2

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from sandbox.log import read_events, verify
 from tests.lab import PROPOSE, Lab
@@ -56,6 +58,32 @@ def test_what_was_approved_is_applied_once(lab: Lab, output: dict[str, Any]) -> 
     assert sum(event.event.value == "write.applied" for event in events) == 1
     assert decide(lab, "approve", one["digest"])[0] == 2  # nothing waits any more
     assert lab.left_over() == []
+
+
+def test_two_approvers_sign_before_anything_is_written(lab: Lab) -> None:
+    (lab.folder / "approvers").mkdir()
+    for name in ("anna", "ben", "eve"):
+        key = Ed25519PrivateKey.generate()
+        (lab.folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (lab.folder / "approvers" / f"{name}.pub").write_bytes(public)
+    folder = waits(lab, approvers={"need": 2, "of": ["anna", "ben"]})
+
+    def approve(*by: str) -> int:
+        digest = ("--digest", shown(lab)["digest"])
+        return lab.cli("approve", "latest", "rows", "--reason", "looked at it", *digest, *by).returncode
+
+    assert approve() == approve("--key", str(lab.folder / "eve.key")) == 4
+    assert not any(event.event.value == "write.decided" for event in read_events(folder))
+    for _ in range(2):  # and one person twice is one
+        assert approve("--key", str(lab.folder / "anna.key")) == 7
+        assert (shown(lab)["approved"], shown(lab)["missing"]) == (["anna"], 1)
+        assert not (lab.folder / "out").exists()
+    assert approve("--key", str(lab.folder / "ben.key")) == 0
+    assert rows(lab) == ["one", "two\u202e"]
+    decided = [event.attrs["casemate.person"] for event in read_events(folder) if event.event.value == "write.decided"]
+    assert decided == ["anna", "ben"]
+    assert lab.cli("log", "verify").returncode == 0
 
 
 @pytest.mark.parametrize("change", ["rows", "sink", "digest"])

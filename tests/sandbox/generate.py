@@ -127,6 +127,8 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
         if "links" in output["scan"]:
             output["hosts"] = some(random, ["example.com", "*.example.org"], 2)
         output["approval"] = random.choice(["never", "always", "on_hold", {"over": 0}])
+        if random.random() < 0.3:
+            output["approvers"] = {"need": random.randint(1, 2), "of": ["anna", "ben"]}
         output["atomic"] = random.choice(["batch", "each"])
         outputs[f"output-{n}"] = output
     return outputs
@@ -201,6 +203,7 @@ def facts_of(spec: Workflow) -> Facts:
         files=files,
         schemas=dict.fromkeys(spec.outputs, SCHEMA),  # type: ignore[arg-type]
         images=dict.fromkeys(wanted_images(spec), SHA),
+        keys={"anna": "0" * 64, "ben": "1" * 64},
         ecosystems={"pip": ("mirror.example.com",)},
         registry=SHA,
         policies=SHA,

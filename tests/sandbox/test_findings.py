@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,6 +221,11 @@ CASES: list[tuple[str, str, str, str]] = [
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: file, path: a.md, mode: x}", "CSM-C049", "x}"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: {over: 10}", "CSM-C047", "{over"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: sometimes", "CSM-C007", "sometimes"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 3, of: [anna, ben]}", "CSM-C047", "3, of"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 0, of: [anna]}", "CSM-C007", "0, of"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 1, of: [anna, twin]}", "CSM-C047", "twin"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 1, of: [anna, nobody]}", "CSM-C022", "nobody"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 1, of: [forged]}", "CSM-C047", "forged"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    scan: [viruses]", "CSM-C007", "viruses"),
     ("score: {min: 0, max: 1}", "score: {sigma: 5, history: absent}", "CSM-C029", "absent"),
     ("schema: rows.json", "schema: backtrack.json", "CSM-C045", "backtrack.json"),
@@ -264,6 +271,10 @@ def prepare(folder: Path) -> None:
     (folder / "bomb.json").write_text(json.dumps({**closed, "properties": {"text": bomb}}))
     never = {"text": {"type": "string", "minLength": 5, "maxLength": 4}}
     (folder / "never.json").write_text(json.dumps({**closed, "properties": never}))
+    (folder / "approvers").mkdir()
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for name, pem in (("anna", key), ("twin", key), ("forged", b"no key")):
+        (folder / "approvers" / f"{name}.pub").write_bytes(pem)
     remote = {"text": {"$ref": "https://example.com/schema.json"}}
     (folder / "remote.json").write_text(json.dumps({**closed, "properties": remote}))
 
