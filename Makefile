@@ -23,7 +23,8 @@ rooms: setup ## the tests of what ships in images, in an image
 	$(BIN)/python -m tests.rooms
 
 e2e: setup ## whole runs in real cells
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -m "not alone" -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests/e2e -m alone
 
 attack: setup ## attacks from inside a cell, each with its control
 	$(BIN)/python -m pytest tests/attack

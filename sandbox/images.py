@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from policies.errors import CasemateError
+from sandbox.durable.locks import folder, held
 from sandbox.engine import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +126,14 @@ OPTIONAL = (TOOLS,)
 
 
 def build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...] = IMAGES) -> dict[str, str]:
-    """Build what is missing or out of date, in order; return image id by name."""
+    """Build what is missing or out of date, in order, one at a time on this host; return image id by name."""
+    if not missing(engine, specs):
+        return {spec.name: str(engine.image_id(spec.name)) for spec in specs}
+    with held({"casemate/images"}, folder(), lambda: time.sleep(0.5)):
+        return _build_all(engine, progress, specs)
+
+
+def _build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...]) -> dict[str, str]:
     result = {}
     for spec in specs:
         wanted = inputs_digest(spec)

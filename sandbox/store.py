@@ -26,6 +26,7 @@ from policies.vocabulary import ExitCode, Outcome
 from sandbox.anchors import TABLE as CANDIDATES
 from sandbox.anchors import Candidates
 from sandbox.days import TABLE, Days
+from sandbox.durable.locks import take
 from sandbox.durable.quotas import TABLE as QUOTAS
 from sandbox.durable.quotas import Quotas
 from sandbox.writes import TABLE as WRITES
@@ -34,6 +35,8 @@ from sandbox.writes import Writes
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 
 BUSY_S = 30.0
+SWEPT_S = 5.0
+"""For how long one waits for a run that another verb has taken up, as `casemate gc` does while it sweeps."""
 
 _TABLES = """
 create table if not exists runs (
@@ -99,14 +102,17 @@ class Store:
             yield run, folder
 
     @contextmanager
-    def taken_up(self, run: str) -> Iterator[Path]:
+    def taken_up(self, run: str, wait_s: float = SWEPT_S) -> Iterator[Path]:
         """Hold the lock of a run that nobody drives, and yield its folder; raise CSM-R029 while somebody else does."""
-        folder = self.folder(run)
+        folder, until = self.folder(run), time.monotonic() + wait_s
+
+        def busy() -> None:
+            if time.monotonic() >= until:
+                raise CasemateError("CSM-R029", f"{run} is being driven", exit_code=ExitCode.REFUSED)
+            time.sleep(0.05)
+
         with (folder / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CasemateError("CSM-R029", f"{run} is being driven", exit_code=ExitCode.REFUSED) from None
+            take(lock.fileno(), busy)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()

@@ -29,9 +29,14 @@ def held(names: Iterable[str], where: Path, meanwhile: Callable[[], object]) -> 
             # a name may be any text: its digest is a file's name
             handle = os.open(where / sha256(name.encode()).hexdigest(), os.O_RDWR | os.O_CREAT, 0o600)
             stack.callback(os.close, handle)
-            while not _taken(handle):
-                meanwhile()
+            take(handle, meanwhile)
         yield
+
+
+def take(handle: int, meanwhile: Callable[[], object]) -> None:
+    """Lock a file until it is closed. While somebody else has it, `meanwhile` is called again and again."""
+    while not _taken(handle):
+        meanwhile()
 
 
 def _taken(handle: int) -> bool:

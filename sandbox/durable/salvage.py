@@ -57,7 +57,7 @@ def salvage_orphan(engine: Engine, home: Path, run: str) -> list[str]:
     """
     try:
         store = Store(home)
-        with store.taken_up(run) as folder:
+        with store.taken_up(run, wait_s=0) as folder:
             log = RunLog(folder, run, store.digest(run), goes_on=True)
             try:
                 return salvage(engine, store, run, log, log.append)

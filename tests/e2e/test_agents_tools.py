@@ -28,7 +28,7 @@ AGENTS: dict[str, tuple[str, ImageSpec, str, str]] = {
         "claude-sonnet-4-5",
     ),
     "Codex": (
-        CODEX.replace("[analytics]", f'[mcp_servers.clock]\nurl = "{URL}"\n[analytics]'),
+        CODEX.replace("[analytics]", f'[mcp_servers.clock]\nurl = "{URL}"\nstartup_timeout_sec = 60\n[analytics]'),
         AGENT_CODEX,
         "openai-compatible",
         "gpt-5",

@@ -16,6 +16,7 @@ from sandbox.host import connect
 from sandbox.pool import ROLES, pooled_name
 from tests.lab import PROPOSE, Lab, Result
 
+pytestmark = pytest.mark.alone
 TWO = (
     PROPOSE
     + """

@@ -245,6 +245,7 @@ def test_sigterm_ends_a_run_in_order(lab: Lab) -> None:
     assert lab.left_over() == []
 
 
+@pytest.mark.alone
 def test_after_sigkill_of_the_orchestrator_gc_leaves_nothing(lab: Lab) -> None:
     process = lab.start(lab.workflow(HOLD, outputs=["rows"]))
     lab.await_event("write.proposed")
