@@ -137,6 +137,10 @@ CODES: dict[str, str] = {
     "CSM-W018": "approval wanted, or void",
     "CSM-W019": "internal failure in customs",
     "CSM-W020": "applying broke off",
+    "CSM-W030": "patch without one reading",
+    "CSM-W031": "patch of a path that it may not touch",
+    "CSM-W032": "patch over its bounds",
+    "CSM-W033": "title that is no line, or that switches checks off",
     # run
     "CSM-R001": "no Docker engine",
     "CSM-R002": "trusted image missing",

@@ -53,13 +53,48 @@ class Approvers(Frozen, frozen=True, kw_only=True):
     keys: dict[Name, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
 
 
+class PullRequest(Frozen, frozen=True, kw_only=True):
+    """How a branch is proposed: at the REST API `api` of a forge, for its `project`."""
+
+    forge: Literal["github", "gitlab", "gitea"]
+    api: str
+    project: str
+    labels: list[str]
+    draft: bool
+
+
+class Repository(Frozen, frozen=True, kw_only=True):
+    """What a patch may change, and how it is offered: each as one commit of `author`, on a branch of its own, whose
+    name begins with `prefix`, on top of `base`.
+
+    `files`, `lines` (that are added) and `bytes` are the most of one patch. `paths`: globs, one of which every path
+    must match, unless there are none. `protected`: what becomes of a patch that changes what `policies.protected`
+    names, but for what the globs `unprotected` match. `executable`: files may be made executable.
+    """
+
+    base: str
+    prefix: str
+    author: str
+    email: str
+    user: str
+    files: Count
+    lines: Count
+    bytes: Count
+    paths: list[str]
+    protected: Literal["reject", "hold"]
+    unprotected: list[str]
+    executable: bool
+    pull_request: PullRequest | None
+
+
 class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write.
 
     `path` and `format` are those of a data set, empty for other sinks, whose settings are in `target`. `addresses`:
     see `EgressRule`. Quotas count rows. `approve_over`: hold the batch when it has more rows than that. `approvers`:
     whose signatures an approval takes; without them, the word of whoever may call `casemate`. `hosts`: where links
-    may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not rejected.
+    may lead. `findings`: what becomes of a row that a scan objects to, by scan, where it is not rejected. `git`:
+    of that sink alone.
     """
 
     name: Name
@@ -83,3 +118,4 @@ class Output(Frozen, frozen=True, kw_only=True):
     approvers: Approvers | None = None
     hosts: list[str] = msgspec.field(default_factory=list)
     findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)
+    git: Repository | None = None

@@ -203,8 +203,8 @@ def tool_tunnels(plan: Plan) -> list[Tunnel]:
     """Return the gateway's tunnels: one to each remote server, and one to where it gets its tokens."""
     tools = remote_servers(plan)
     return [
-        *(_tool_tunnel(tool, tool_door(tool.name), tool.url) for tool in tools),
-        *(_tool_tunnel(tool, token_door(tool.name), tool.oauth.token_url) for tool in tools if tool.oauth),
+        *(_tunnel(tool_door(t.name), Component.GATEWAY, t.url or "", t.addresses) for t in tools),
+        *(_tunnel(token_door(t.name), Component.GATEWAY, t.oauth.token_url, t.addresses) for t in tools if t.oauth),
     ]
 
 
@@ -224,31 +224,30 @@ def sink_door(output: str) -> str:
     return f"up-sink.{output}"
 
 
+def api_door(output: str) -> str:
+    """Return the name of the tunnel door through which the API of an output's forge is reached."""
+    return f"up-api.{output}"
+
+
 def sink_tunnels(plan: Plan) -> list[Tunnel]:
     """Return the tunnels to sinks with a URL, for who applies. A plan with agents has none."""
-    return [
-        Tunnel(
-            door=sink_door(output.name),
-            holder=Component.CUSTOMS.value,
-            host=(url := urlsplit(output.target["url"])).hostname or "",
-            port=url.port or 443,
-            local=None,
-            addresses=output.addresses,
-        )
+    places = [
+        (sink_door(output.name), output.target["url" if output.sink == "http" else "repository"], output.addresses)
         for output in applied(plan)
-        if output.sink == "http"
+        if output.sink in ("http", "git")
     ]
+    places += [
+        (api_door(output.name), output.git.pull_request.api, output.addresses)
+        for output in applied(plan)
+        if output.git is not None and output.git.pull_request is not None
+    ]
+    return [_tunnel(door, Component.CUSTOMS, url, addresses) for door, url, addresses in places]
 
 
-def _tool_tunnel(tool: Tool, door: str, text: str | None) -> Tunnel:
-    url = urlsplit(text or "")
+def _tunnel(door: str, holder: Component, text: str, addresses: list[str]) -> Tunnel:
+    url = urlsplit(text)
     return Tunnel(
-        door=door,
-        holder=Component.GATEWAY.value,
-        host=url.hostname or "",
-        port=url.port or 443,
-        local=None,
-        addresses=tool.addresses,
+        door=door, holder=holder.value, host=url.hostname or "", port=url.port or 443, local=None, addresses=addresses
     )
 
 

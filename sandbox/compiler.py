@@ -43,6 +43,7 @@ from policies.plan import (
     Tool,
     ToolRule,
 )
+from sandbox import repositories
 from sandbox.registry import ModelEntry
 from sandbox.resolve import Facts
 from sandbox.source import Document
@@ -71,7 +72,7 @@ PROVIDERS = {
     "anthropic": "https://api.anthropic.com/v1",
     "gemini": "https://generativelanguage.googleapis.com/v1beta",
 }
-_OWN_FIELDS = ("kind", "path", "secret", "addresses")
+_OWN_FIELDS = ("kind", "path", "secret", "addresses", "base", "prefix", "author", "user", "patch", "pull_request")
 """Settings of a sink that are fields of an output; the others are its target."""
 MAX_OUTPUT_BYTES = 256 << 20
 
@@ -80,7 +81,8 @@ def wanted_images(workflow: Workflow) -> list[str]:
     """Return the names of every image that a run of `workflow` needs, sorted."""
     local = [f"casemate/model-{m.model}" for m in workflow.models.values() if m.provider == "local"]
     tools = [tool.image for tool in workflow.tools.values() if tool.image]
-    return sorted({*IMAGES.values(), *(stage.image for stage in workflow.stages), *local, *tools})
+    sinks = [repositories.IMAGE for output in workflow.outputs.values() if output.sink.kind == "git"]
+    return sorted({*IMAGES.values(), *(stage.image for stage in workflow.stages), *local, *tools, *sinks})
 
 
 def compile_plan(workflow: Workflow, document: Document, facts: Facts, registry: dict[str, ModelEntry]) -> Plan:
@@ -381,6 +383,7 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         scan=cast("Any", sorted({"secrets", *spec.scan})),
         findings=cast("Any", dict(sorted(spec.findings.items()))),
         hosts=sorted(spec.hosts),
+        git=repositories.repository(spec.sink),
         per_run=spec.quota.per_run,
         per_day=spec.quota.per_day,
         per_minute=spec.quota.per_minute,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policies.canonical import digest_of
-from policies.plan import EgressRule, Guard, Output, Pin, Plan, Stage, Tool
+from policies.plan import EgressRule, Guard, Output, Pin, Plan, Repository, Stage, Tool
 
 Permissions = dict[str, int]
 _UNBOUNDED = 10**15
@@ -167,6 +167,8 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
     yield f"{name} goes to {output.sink} {output.path} {settings}".rstrip(), 1
     for network in output.addresses:
         yield f"{name} may be in {network}", 1
+    if output.git is not None:
+        yield from _patches(name, output.git)
     yield f"{name} may have rows", output.per_run
     yield f"{name} may have bytes", output.max_bytes
     for field in output.schema.get("properties", {}):
@@ -202,6 +204,26 @@ def _approval(name: str, output: Output) -> Iterator[tuple[str, int]]:
         # whether other people are as careful cannot be told, so it counts as wider
         keys = ", ".join(f"{person} ({key})" for person, key in output.approvers.keys.items())
         yield f"{name} waits for signatures of {keys}", -output.approvers.need
+
+
+def _patches(name: str, git: Repository) -> Iterator[tuple[str, int]]:
+    """State what a patch may be, and how it is offered."""
+    yield f"{name} goes on {git.base} as {git.prefix}* by {git.author} <{git.email}>, let in as {git.user}", 1
+    for size in ("files", "lines", "bytes"):
+        yield f"{name} may change in one patch: {size}", getattr(git, size)
+    if git.paths:
+        yield f"{name} changes only {' '.join(git.paths)}", -1
+    if git.protected == "hold":
+        yield f"{name} may change protected paths when a person agrees", 1
+    for glob in git.unprotected:
+        yield f"{name} may change protected paths at {glob}", 1
+    if git.executable:
+        yield f"{name} may make files executable", 1
+    if (pull := git.pull_request) is not None:
+        yield f"{name} opens pull requests of {pull.project} at {pull.forge} {pull.api}", 1
+        yield from ((f"{name} labels them {label}", 1) for label in pull.labels)
+        if pull.draft:
+            yield f"{name} opens them as drafts", -1
 
 
 def difference(old: Permissions, new: Permissions) -> Difference:

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 
 from policies.canonical import digest
-from policies.plan import EgressRule, Limits, Model, Output, Plan, Stage, Tool
+from policies.plan import EgressRule, Limits, Model, Output, Plan, Repository, Stage, Tool
 from policies.slices import seal
 from sandbox.diff import guarded
 
@@ -121,8 +121,10 @@ def _output(output: Output) -> str:
     checks = ["schema", f"at most {output.per_run:,} rows", *(f"{f} bounded" for f in output.bounds)]
     checks += [f"unique by {', '.join(output.unique)}"] if output.unique else []
     checks += [_scanned(output, kind) for kind in output.scan]
+    checks += _patches(output.git) if output.git is not None else []
     how = "all or nothing" if output.atomic == "batch" else "row by row"
-    return f"{output.name} → {output.path} ({'; '.join([*checks, *_waits(output)])}; {how})"
+    place = output.path if output.git is None else _branches(output.target["repository"], output.git)
+    return f"{output.name} → {place} ({'; '.join([*checks, *_waits(output)])}; {how})"
 
 
 def _waits(output: Output) -> Iterator[str]:
@@ -133,6 +135,19 @@ def _waits(output: Output) -> Iterator[str]:
         yield f"waits for approval above {output.approve_over:,} rows"
     if (who := output.approvers) is not None:
         yield f"an approval is signed by {who.need} of {', '.join(who.keys)}"
+
+
+def _branches(repository: str, git: Repository) -> str:
+    offered = f", offered as pull requests at {git.pull_request.api}" if git.pull_request is not None else ""
+    return f"branches {git.prefix}* of {repository} on {git.base}{offered}"
+
+
+def _patches(git: Repository) -> list[str]:
+    found = [f"patches of at most {git.files:,} files, {git.lines:,} added lines, {git.bytes >> 10:,} KiB"]
+    found += [f"of {' or '.join(git.paths)} only"] if git.paths else []
+    but = f" but {', '.join(git.unprotected)}" if git.unprotected else ""
+    found.append(f"protected paths{but} {'rejected' if git.protected == 'reject' else 'held'}")
+    return [*found, "may make files executable"] if git.executable else found
 
 
 def _secrets(plan: Plan) -> Iterator[str]:

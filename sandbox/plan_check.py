@@ -80,6 +80,8 @@ def _users(plan: Json) -> Iterator[tuple[str, str, str]]:
         if output["secret"] is not None:
             t = output["target"]
             where = t.get("url") or t.get("repository") or t.get("server") or output["path"]
+            if output["git"] is not None and output["git"]["pull_request"] is not None:
+                where += f" and {output['git']['pull_request']['api']}"
             yield output["secret"], "customs", where
 
 
@@ -230,7 +232,7 @@ def scans_reject(plan: Json) -> Iterator[Problem]:
     for output in plan["outputs"]:
         name = output["name"]
         for kind, action in output["findings"].items():
-            if kind not in output["scan"] or (action == "redact" and kind != "pii"):
+            if kind not in output["scan"] or (action == "redact" and (kind != "pii" or output["git"] is not None)):
                 yield f"output {name} cannot {action} {kind}"
         for host in output["hosts"]:
             yield from (f"output {name}: {problem}" for problem in host_problems(host))
@@ -239,7 +241,7 @@ def scans_reject(plan: Json) -> Iterator[Problem]:
 _SINKS = {
     "dataset": ["path"],
     "file": ["path"],
-    "git": ["repository", "branch"],
+    "git": ["repository"],
     "sql": ["url", "table"],
     "mlflow": ["url", "registered_model"],
     "http": ["url"],
@@ -255,6 +257,7 @@ def images_are_pinned(plan: Json) -> Iterator[Problem]:
     needed = TRUSTED | {stage["image"] for stage in plan["stages"]}
     needed |= {f"casemate/model-{m['local']}" for m in plan["models"] if m["local"] is not None}
     needed |= {tool["image"] for tool in plan["tools"] if tool["image"] is not None}
+    needed |= {"casemate/git" for output in plan["outputs"] if output["sink"] == "git"}
     for name in sorted(needed | images.keys()):
         if not _SHA.match(images.get(name, "")):
             yield f"image {name} is not pinned"

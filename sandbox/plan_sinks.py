@@ -39,3 +39,40 @@ def sink_problems(output: dict[str, Any]) -> Iterator[str]:
         field = output["schema"].get("properties", {}).get("text", {})
         if field.get("type") != "string" or "text" not in output["schema"].get("required", []):
             yield "a file is made of a text that its records need not have"
+    yield from _repository_problems(output)
+
+
+_PART = r"(?!.*(?:\.\.|//|/\.|\./|\.lock(?:/|$)))[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}"
+_HTTPS = r"https://([a-z0-9.-]+)(:[1-9][0-9]{0,4})?((?:/[A-Za-z0-9_.-]+)*)"
+
+
+def _repository_problems(output: dict[str, Any]) -> Iterator[str]:
+    """Yield what keeps a repository from getting branches of our own at the hosts that are named, and nothing else."""
+    git, schema = output["git"], output["schema"]
+    if (git is not None) != (output["sink"] == "git"):
+        yield "a sink git without what a patch may be, or another one with it"
+    if git is None:
+        return
+    places = [output["target"].get("repository", "")]
+    if (pull := git["pull_request"]) is not None:
+        places.append(pull["api"])
+        if f"/{pull['project']}" != re.sub(r"https://[^/]+|\.git\Z", "", places[0]).rstrip("/"):
+            yield "pull requests for another project than the repository's"
+    for place in places:
+        found = re.fullmatch(_HTTPS, place)
+        if found is None or {".", ".."} & set(found.group(3).split("/")):
+            yield f"{place!r} is no place of a sink git"
+        else:
+            yield from host_problems(found.group(1))
+    base, prefix = git["base"], git["prefix"]
+    if not re.fullmatch(_PART, base) or not re.fullmatch(_PART, prefix[:-1]) or prefix[-1:] != "/":
+        yield "a base or a prefix that is no branch"
+    elif f"{base}/".startswith(prefix):
+        yield "branches of proposals that may be the base"
+    if re.search(r"[<>\x00-\x1f]", git["author"] + git["email"] + git["user"]) or ":" in git["user"]:
+        yield "an author or a user with more than one reading"
+    fields = schema.get("properties", {})
+    texts = all(field.get("type") == "string" for field in fields.values())
+    required = {"title", "patch"} <= set(schema.get("required", []))
+    if not (texts and required and {"title", "patch"} <= set(fields) <= {"title", "body", "patch"}):
+        yield "records that are no patches with a title"

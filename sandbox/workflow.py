@@ -9,6 +9,7 @@ import msgspec
 
 from sandbox.findings import Finding, FindingsError
 from sandbox.misfits import misfits, schema
+from sandbox.sink_spec import SinkSpec, api_of
 from sandbox.source import Document
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -262,25 +263,6 @@ class StageSpec(_Typed, frozen=True, kw_only=True):
     locks: list[str] = []
 
 
-class SinkSpec(_Typed, frozen=True, kw_only=True):
-    """`sink:`; which settings a kind needs is a check of its own."""
-
-    kind: str
-    path: str = ""
-    secret: str | None = None
-    url: str | None = None
-    repository: str | None = None
-    branch: str | None = None
-    base: str | None = None
-    table: str | None = None
-    mode: str | None = None
-    registered_model: str | None = None
-    server: str | None = None
-    tool: str | None = None
-    partition: str | None = None
-    addresses: list[str] = []
-
-
 class BoundSpec(_Typed, frozen=True, kw_only=True):
     """One of `bounds:`"""
 
@@ -367,9 +349,12 @@ def tool_destination(name: str, tool: ToolSpec) -> str:
 
 
 def sink_destination(output: OutputSpec) -> str:
-    """Return where a sink's secret goes."""
+    """Return where a sink's secret goes; a forge is its repository and its API."""
     sink = output.sink
-    return sink.url or sink.repository or sink.server or sink.path
+    places = [sink.url or sink.repository or sink.server or sink.path]
+    if sink.pull_request is not None:
+        places.append(api_of(sink.repository or "", sink.pull_request))
+    return " and ".join(places)
 
 
 def quantity(text: str) -> int:

@@ -14,6 +14,7 @@ IMAGES = (
     "llm",
     "gateway",
     "customs",
+    "git",
     "model",
     "agent",
     "agent-claude",

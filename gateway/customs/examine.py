@@ -14,6 +14,7 @@ from typing import Any
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
 from gateway.customs.checks.links import Links
+from gateway.customs.checks.patch import Over, added, patch_checks, plain, words
 from gateway.customs.checks.pii import Pii, redacted
 from gateway.customs.checks.secrets import Secrets
 from gateway.customs.checks.shape import MAX_NODES, Shape
@@ -79,7 +80,8 @@ class Examiner:
         """Judge the rows of a chunk."""
         rows = decode.read(lines)
         forms = list(rows.forms)
-        good = self._good(rows)
+        # A patch is not a plain text: each is looked at by itself.
+        good = {} if self.output.git is not None else self._good(rows)
         suspects = set(range(len(lines))) - good.keys()
         suspects |= self._sieve.suspects(good, forms)
         result = Examined(len(lines))
@@ -94,7 +96,8 @@ class Examiner:
         if self._refers:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
-        result.edges = self._spread.edges(readable)
+        seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
+        result.edges = self._spread.edges(seen)
         return result
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
@@ -181,13 +184,24 @@ def checks_for(output: Output, scanner: Scanner, mark_key: bytes) -> Iterator[Ch
     """Yield the checks of one row of an output, in order."""
     yield Shape(output)
     yield Bounds(output)
+    if output.git is not None:
+        yield from patch_checks(output.git)
+        yield from (Over(check, plain) for check in _text_checks(output, scanner, mark_key))
+        if "links" in output.scan:
+            yield Over(Links(output), words)
+            yield Over(Links(output, code=True), added)
+        return
+    yield from _text_checks(output, scanner, mark_key)
+    if "links" in output.scan:
+        yield Links(output)
+
+
+def _text_checks(output: Output, scanner: Scanner, mark_key: bytes) -> Iterator[Check]:
     yield Secrets(scanner, mark_key)
     if "pii" in output.scan:
         yield Pii()
     if "unicode" in output.scan:
         yield Unicode()
-    if "links" in output.scan:
-        yield Links(output)
 
 
 def examiner(output: Output, needles: Sequence[Any], mark_key: bytes) -> Examiner:

@@ -42,6 +42,8 @@ def fatal(reasons: Sequence[Reason]) -> bool:
 def rejecting(output: Output, reasons: Sequence[Reason]) -> bool:
     """Tell whether a row with these reasons is rejected, and not only held."""
     holds = {"approval", "history"} | {str(check) for check, action in output.findings.items() if action == "hold"}
+    if output.git is not None and output.git.protected == "hold":
+        holds.add("protected")
     return any(reason.check not in holds for reason in reasons if reason.excerpt != REDACTED)
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sandbox.checks import egress, lineage, models, outputs, schemas, servers, sinks, stages, suppress, tools
+from sandbox.checks import (
+    egress,
+    lineage,
+    models,
+    outputs,
+    repositories,
+    schemas,
+    servers,
+    sinks,
+    stages,
+    suppress,
+    tools,
+)
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
@@ -21,6 +33,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *schemas.CHECKS,
     *outputs.CHECKS,
     *sinks.CHECKS,
+    *repositories.CHECKS,
     *secrets_.CHECKS,
     *lineage.CHECKS,
 )

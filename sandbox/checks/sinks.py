@@ -22,7 +22,7 @@ from sandbox.workflow import OutputSpec
 SETTINGS = {
     "dataset": ("path",),
     "file": ("path",),
-    "git": ("repository", "branch"),
+    "git": ("repository", "base"),
     "sql": ("url", "table"),
     "mlflow": ("url", "registered_model"),
     "http": ("url",),
@@ -32,7 +32,7 @@ SETTINGS = {
 
 _OPTIONAL = {
     "dataset": {"partition"},
-    "git": {"secret", "base", "addresses"},
+    "git": {"secret", "prefix", "author", "user", "patch", "pull_request", "addresses"},
     "sql": {"secret", "mode", "addresses"},
     "mlflow": {"secret", "addresses"},
     "http": {"secret", "mode", "addresses"},
@@ -81,14 +81,15 @@ def places(subject: Subject) -> Iterator[Finding]:
             message = f'a file is made of the field "{TEXT}": the schema must require it, as a string'
             yield subject.finding("CSM-C049", message, "outputs", name, "schema")
         if sink.kind in ("http", "mlflow") and sink.url:
-            yield from _url(subject, sink.url, ("https",), *where, "url")
+            yield from url_finding(subject, sink.url, ("https",), *where, "url")
         if sink.kind == "sql" and sink.url and not sink.url.startswith(SQLITE):
-            yield from _url(subject, sink.url, ("postgresql",), *where, "url")
+            yield from url_finding(subject, sink.url, ("postgresql",), *where, "url")
         if sink.kind == "sql":
             yield from _table(subject, name, output)
 
 
-def _url(subject: Subject, text: str, schemes: tuple[str, ...], *where: str) -> Iterator[Finding]:
+def url_finding(subject: Subject, text: str, schemes: tuple[str, ...], *where: str) -> Iterator[Finding]:
+    """C049, and those of hosts: a URL that is no plain place at one host."""
     try:
         url = urlsplit(text)
         port, host = url.port or 443, url.hostname or ""

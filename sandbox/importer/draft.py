@@ -17,7 +17,7 @@ _NOT_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", 
 
 @dataclass(slots=True)
 class Output:
-    """A kind of write as it grows. `hold`: why a person must look at each."""
+    """A kind of write as it grows. `hold`: why a person must look at each. `patch`, `pull_request`: of a sink `git`."""
 
     name: str
     sink: dict[str, Any]
@@ -27,6 +27,8 @@ class Output:
     title: str
     hold: list[str] = field(default_factory=list)
     approval: str = "never"
+    patch: dict[str, Any] = field(default_factory=dict)
+    pull_request: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

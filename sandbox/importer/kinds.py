@@ -21,28 +21,7 @@ USERS = {
 }
 SHORT = {"type": "string", "minLength": 1, "maxLength": 200}
 NUMBER = {"type": "integer", "minimum": 1}
-# what protects the repository itself is not a file like others
-PROTECTED = (
-    r"(^|/)(\.github|\.agents|\.git)/|(^|/)(CODEOWNERS|AGENTS\.md|CLAUDE\.md|package\.json|go\.mod|pyproject\.toml)$"
-)
-FILES = {
-    "type": "array",
-    "minItems": 1,
-    "maxItems": 100,
-    "items": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["path", "content"],
-        "properties": {
-            "path": {
-                "type": "string",
-                "pattern": r"^[A-Za-z0-9_.][A-Za-z0-9_./ -]{0,199}$",
-                "not": {"anyOf": [{"pattern": r"(^|/)\.\.(/|$)"}, {"pattern": PROTECTED}]},
-            },
-            "content": {"type": "string", "maxLength": 1_048_576},
-        },
-    },
-}
+PATCH = {"type": "string", "minLength": 1, "maxLength": 4_194_304}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +76,7 @@ KINDS: dict[str, OutputKind] = {
         required=("body",), targeted=True, approval="on_hold",
     ),
     "create-pull-request": OutputKind(
-        fields={**_TITLED, "labels": LABELS, "assignees": USERS, "files": FILES},
-        required=("title", "body", "files"), sink="git", names="labels", approval="on_hold",
+        fields={**_TITLED, "patch": PATCH}, required=("title", "body", "patch"), sink="git", approval="on_hold",
     ),
     "update-pull-request": OutputKind(
         fields={**_TITLED, **_OPERATION}, required=(), targeted=True, approval="on_hold"
@@ -108,7 +86,7 @@ KINDS: dict[str, OutputKind] = {
     ),
     "merge-pull-request": OutputKind(fields={"reason": BODY}, required=("reason",), targeted=True, approval="always"),
     "push-to-pull-request-branch": OutputKind(
-        fields={"message": TITLE, "files": FILES}, required=("message", "files"), sink="git", targeted=True,
+        fields={"title": TITLE, "patch": PATCH}, required=("title", "patch"), sink="git", targeted=True,
         approval="on_hold",
     ),
     "create-pull-request-review-comment": OutputKind(

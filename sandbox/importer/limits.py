@@ -10,7 +10,8 @@ from policies.events import clean
 from sandbox.findings import Path
 from sandbox.importer.draft import Output
 from sandbox.importer.kinds import OutputKind
-from sandbox.importer.notes import Kind, Ledger
+from sandbox.importer.notes import Ledger
+from sandbox.importer.patches import OF_NEW, READERS
 from sandbox.importer.patterns import glob, literal
 from sandbox.importer.source import plain, words
 
@@ -29,7 +30,6 @@ HOLD: dict[str, str] = {
     "reviewers": "asks for a review: each is held for a person (approval: always); name reviewers in the forge",
     "team-reviewers": "asks for a review: each is held for a person (approval: always); name reviewers in the forge",
     "staged": "each is held for a person (approval: always); `casemate run --dry-run` applies nothing",
-    "protected-files": "the schema refuses common protected files, and each is held for a person (approval: always)",
     "allowed-domains": "links are scanned, but not against this list: each is held for a person (approval: always)",
     "allowed-github-references": "references are not rewritten: each is held for a person (approval: always)",
 }
@@ -94,10 +94,12 @@ class LimitReader:
             "allowed": self._allowed, "allowed-labels": self._allowed, "allowed-events": self._allowed,
             "allowed-reasons": self._reasons, "workflows": self._allowed, "blocked": self._refused,
             "target": self._target, "target-repo": self._target_repo, "draft": self._draft, "category": self._category,
-            "side": self._side, "base-branch": self._base, "max-patch-files": self._files, "max-patch-size": self._size,
-            "excluded-files": self._globs_out, "allowed-files": self._globs_in, "allowed-exts": self._extensions,
+            "side": self._side, "base-branch": self._base, "allowed-exts": self._extensions,
         }  # fmt: skip
-        if key == self.kind.names and key in ("reviewers", "workflow", "agent", "name", "milestone"):
+        patches = (READERS if self.kind.targeted else READERS | OF_NEW) if self.kind.sink == "git" else {}
+        if key in patches:
+            patches[key](self.output, value, path, self.ledger)
+        elif key == self.kind.names and key in ("reviewers", "workflow", "agent", "name", "milestone"):
             self._allowed(value, path)
         elif key in self.kind.enabled_by_key and not (key == "labels" and isinstance(value, list)):
             self.ledger.mapped(path, "a field of the schema" if value is not False else "not a field of the schema")
@@ -243,37 +245,6 @@ class LimitReader:
             self.ledger.mapped(path, "sink.base")
         else:
             self.ledger.blocked(path, "an expression: write the base into the sink")
-
-    def _files(self, value: Any, path: Path) -> None:
-        files = self.output.properties.get("files")
-        if files is not None and type(value) is int and 0 < value <= MOST:
-            files["maxItems"] = value
-            self.ledger.mapped(path, "maxItems of files in the schema")
-
-    def _size(self, value: Any, path: Path) -> None:
-        files = self.output.properties.get("files")
-        if files is not None and type(value) is int and 0 < value <= 1 << 20:
-            files["maxItems"] = min(files["maxItems"], value)
-            files["items"]["properties"]["content"]["maxLength"] = max(1, value * 1024 // files["maxItems"])
-            self.ledger.add(
-                path, Kind.STRICTER, "shared out over the files: maxLength of content times maxItems of files"
-            )
-
-    def _globs_out(self, value: Any, path: Path) -> None:
-        files = self.output.properties.get("files")
-        if files is not None and plain(value) and words(value):
-            pattern = "^(" + "|".join(glob(word) for word in words(value)) + ")$"
-            files["items"]["properties"]["path"]["not"]["anyOf"].append({"pattern": pattern})
-            self.ledger.stricter(
-                path, "the schema refuses a proposal with such a file, where the original leaves it out"
-            )
-
-    def _globs_in(self, value: Any, path: Path) -> None:
-        files = self.output.properties.get("files")
-        if files is not None and plain(value) and words(value):
-            pattern = "^(" + "|".join(glob(word) for word in words(value)) + ")$"
-            files["items"]["properties"]["path"]["pattern"] = pattern
-            self.ledger.mapped(path, "the schema allows only these in path")
 
     def _extensions(self, value: Any, path: Path) -> None:
         if self.key == "upload-asset" and plain(value) and words(value):

@@ -8,14 +8,18 @@ from typing import Any
 
 from policies.events import clean
 from sandbox.findings import Path
+from sandbox.importer import patches
 from sandbox.importer.draft import Draft, Output
 from sandbox.importer.kinds import KINDS, OutputKind
 from sandbox.importer.limits import LimitReader
 from sandbox.importer.notes import Kind, Ledger
 from sandbox.importer.source import mapping
+from sandbox.repositories import BRANCH
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}\Z")
 _TOKEN = re.compile(r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]{0,99})")
+_BASE = {False: "main", True: "BRANCH"}
+"""The branch that a patch is made for, where the original names none; by whether it is one of a pull request."""
 _HELD = "held for a person (approval: always), who has to see to this"
 
 # key directly under safe-outputs: class, whether it limits somebody, what became of it
@@ -78,10 +82,10 @@ def read_safe_outputs(value: Any, ledger: Ledger, draft: Draft) -> None:
 
 
 def _patch_size(item: Any, where: Path, ledger: Ledger) -> None:
-    if type(item) is int and item >= 1024:
-        ledger.stricter(where, "1 MiB a file, and the ceiling of a run's writes")
+    if type(item) is int and item >= 256:
+        ledger.stricter(where, "256 KiB a patch, as sink.patch.bytes has it when nothing is said")
     else:
-        ledger.blocked(where, "not counted as a patch: set maxLength and maxItems of files in the schema")
+        ledger.blocked(where, "not a size that is known here: set sink.patch.bytes")
 
 
 def _detection(item: Any, where: Path, ledger: Ledger) -> None:
@@ -133,9 +137,12 @@ def _output(
     draft.outputs[name] = output
     LimitReader(key, kind, output, ledger, where).read(settings, written=isinstance(item, dict))
     ledger.mapped(where, f"outputs.{name}")
-    output.sink = _sink(key, kind, settings, output, draft)
+    if kind.sink == "git":
+        sized = "max-patch-size" in settings or "max-patch-size" in all_settings
+        patches.defaults(settings, where, ledger, output, opens=not kind.targeted, sized=sized)
+    output.sink = _sink(key, kind, settings, output)
     output.sink["secret"] = draft.secret(f"write_{name}", token)
-    _defaults(key, kind, settings, all_settings, where, ledger, output)
+    _defaults(kind, settings, where, ledger, output)
 
 
 def _enable(kind: OutputKind, settings: dict[str, Any], output: Output) -> None:
@@ -152,18 +159,15 @@ def _enable(kind: OutputKind, settings: dict[str, Any], output: Output) -> None:
         output.properties["reason"] = {"type": "string", "maxLength": 1000}
 
 
-def _sink(key: str, kind: OutputKind, settings: dict[str, Any], output: Output, draft: Draft) -> dict[str, Any]:
+def _sink(key: str, kind: OutputKind, settings: dict[str, Any], output: Output) -> dict[str, Any]:
     target = settings.get("target-repo")
     repository = target if isinstance(target, str) and _REPOSITORY.match(target) else "OWNER/REPO"
     if kind.sink == "git":
         base = settings.get("base-branch")
-        branch = "BRANCH" if kind.targeted else f"casemate/{draft.name}"
-        return {
-            "kind": "git",
-            "repository": f"https://github.com/{repository}.git",
-            "branch": branch,
-            **({"base": base} if isinstance(base, str) and 0 < len(base) <= 200 and "${{" not in base else {}),
-        }
+        known = isinstance(base, str) and BRANCH.fullmatch(base) and not kind.targeted
+        return patches.sink(
+            output, f"https://github.com/{repository}.git", str(base) if known else _BASE[kind.targeted]
+        )
     wanted = str(settings.get("target", "triggering"))
     number = wanted if wanted.isascii() and wanted.isdigit() and len(wanted) < 12 else "NUMBER"
     if kind.targeted and wanted == "*":
@@ -176,15 +180,7 @@ def _sink(key: str, kind: OutputKind, settings: dict[str, Any], output: Output, 
     return {"kind": "http", "url": f"https://github-writer.example.com/{repository}/{key}{tail}"}
 
 
-def _defaults(
-    key: str,
-    kind: OutputKind,
-    settings: dict[str, Any],
-    all_settings: dict[str, Any],
-    where: Path,
-    ledger: Ledger,
-    output: Output,
-) -> None:
+def _defaults(kind: OutputKind, settings: dict[str, Any], where: Path, ledger: Ledger, output: Output) -> None:
     if "max" not in settings:
         ledger.implied((*where, "max"), Kind.MAPPED, f"quota.per_run: {output.per_run}, the original's default")
     if kind.targeted and "target" not in settings:
@@ -196,14 +192,3 @@ def _defaults(
         if "github-writer" in url:
             text += ", and a receiver of yours in the place of the host: GitHub has no POST of this form"
         ledger.implied((*where, "target-repo"), Kind.APPROXIMATED, text)
-    if key == "create-pull-request" and "draft" not in settings:
-        output.hold.append("draft")
-        text = f"the original opens drafts, for review: every one is {_HELD}"
-        ledger.implied((*where, "draft"), Kind.APPROXIMATED, text)
-    if kind.sink == "git":
-        if "protected-files" not in settings:
-            text = "the schema refuses .github/, CODEOWNERS, agent instructions and common manifests; add yours"
-            ledger.implied((*where, "protected-files"), Kind.APPROXIMATED, text)
-        if "max-patch-size" not in settings and "max-patch-size" not in all_settings:
-            text = "1 MiB a file, and the ceiling of a run's writes"
-            ledger.implied((*where, "max-patch-size"), Kind.APPROXIMATED, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -19,12 +19,18 @@ from sandbox.workflow import Workflow
 from tests.plans import SCHEMA, SHA
 
 LOCAL, REMOTE = "gemma-3-270m", "gpt-4o-mini"
+PROPOSALS: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["title", "patch"],
+    "properties": {name: {"type": "string"} for name in ("title", "body", "patch")},
+}
 HOSTS = ("data.example.com", "*.cdn.example.com", "api.example.org", "files.example.net")
 SINKS: tuple[dict[str, str], ...] = (
     {"kind": "dataset", "path": "out/{}.jsonl"},
     {"kind": "dataset", "path": "out/{}.parquet"},
     {"kind": "file", "path": "out/{}.txt"},
-    {"kind": "git", "repository": "https://git.example.com/{}", "branch": "casemate/{}"},
+    {"kind": "git", "repository": "https://git.example.com/acme/r{}.git", "base": "main"},
     {"kind": "sql", "url": "postgresql://writer@db.example.com/d{}", "table": "t_{}"},
     {"kind": "mlflow", "url": "https://mlflow.example.com/{}", "registered_model": "m-{}"},
     {"kind": "http", "url": "https://api.example.com/{}"},
@@ -122,6 +128,9 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
             output["bounds"] = {"score": random.choice([{"min": 0, "max": 1}, {"sigma": 5, "history": f"output-{n}"}])}
         if random.random() < 0.4:
             output["unique"] = ["text"]
+        if sink["kind"] == "git":
+            output.pop("bounds", None)
+            _patches(random, output)
         output["scan"] = some(random, ["secrets", "pii", "unicode", "links"], 4)
         output["findings"] = {kind: "hold" for kind in some(random, output["scan"]) if kind != "secrets"}
         if "links" in output["scan"]:
@@ -132,6 +141,18 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
         output["atomic"] = random.choice(["batch", "each"])
         outputs[f"output-{n}"] = output
     return outputs
+
+
+def _patches(random: Random, output: dict[str, Any]) -> None:
+    """Let an output be patches of a repository."""
+    output["unique"] = ["title"]
+    sink = output["sink"]
+    if random.random() < 0.5:
+        sink["patch"] = {"files": random.randint(1, 99), "paths": ["docs/**", "*.md"], "protected": "hold"}
+        sink["patch"] |= {"unprotected": ["docs/.x"], "executable": True}
+    if random.random() < 0.7:
+        sink["pull_request"] = {"forge": random.choice(["github", "gitlab", "gitea"]), "labels": ["bot"]}
+        sink["pull_request"] |= random.choice([{}, {"draft": True}, {"api": "https://api.example.com/v9"}])
 
 
 def _rule(random: Random, host: str) -> dict[str, Any]:
@@ -201,7 +222,7 @@ def facts_of(spec: Workflow) -> Facts:
     files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {"rows.json": FileFact(SHA, 10)}
     return Facts(
         files=files,
-        schemas=dict.fromkeys(spec.outputs, SCHEMA),  # type: ignore[arg-type]
+        schemas={n: PROPOSALS if o.sink.kind == "git" else cast("Any", SCHEMA) for n, o in spec.outputs.items()},
         images=dict.fromkeys(wanted_images(spec), SHA),
         keys={"anna": "0" * 64, "ben": "1" * 64},
         ecosystems={"pip": ("mirror.example.com",)},

@@ -118,6 +118,19 @@ def mutations() -> list[tuple[str, Any]]:
     found += [("outputs/0/schema", {"type": "object", "properties": {"a": {}}}), ("outputs/0/schema/type", "array")]
     found += [("outputs/0/path", path) for path in ("/etc/x", "../x", "a\\b")]
     found += [("outputs/0/per_day", 0), ("outputs/0/per_minute", -1)]
+    found += [("outputs/0/git/base", base) for base in ("casemate/x", "", "-f", "a..b", "a b", "x.lock", "a\nb")]
+    found += [("outputs/0/git/prefix", prefix) for prefix in ("", "/", "x", "../", "-/", "a b/")]
+    found += [("outputs/0/git/author", "A <b>"), ("outputs/0/git/user", "a:b"), ("outputs/0/git/email", "x\n")]
+    found += [("outputs/0/git", None), ("outputs/0/git/pull_request/project", "acme/other")]
+    found += [("outputs/0/git/pull_request/api", "http://git.example.com")]
+    places = (
+        "http://git.example.com/a/b",
+        "https://u:p@git.example.com/a/b",
+        "ext::sh",
+        "file:///a/b",
+        "https://x/../b",
+    )
+    found += [("outputs/0/target/repository", place) for place in places]
     found += [(f"images/{n}/digest", value) for n in range(4) for value in ("", "latest", "sha256:abc")]
     found += [("images/0/name", "other"), ("inputs/0/target", "../x"), ("inputs/0/target", ""), ("inputs/0/digest", "")]
     found += [("models/0/max_output_tokens", 0), ("models/0/price/input", -1), ("models/0/price/output", -5)]
@@ -144,7 +157,7 @@ def test_a_mutated_plan_is_caught(path: str, value: Any) -> None:
             unused = path == "tools/0/name" and "tool-0" not in str(plan["stages"])
             if target[key] == value or seen or unused:
                 continue
-        except (IndexError, KeyError):
+        except (IndexError, KeyError, TypeError):
             continue
         target[key] = value
         assert violations(plan), (seed, path, value)

@@ -50,13 +50,13 @@ SIEVE: Final = (
 class Links(TextCheck):
     """Objects (CSM-W012) to links that lead elsewhere than `hosts`, and to active content.
 
-    Mentions and words that close an issue count where the sink is a forge.
+    Mentions and words that close an issue count where the sink is a forge, but for `code`, of which it does not speak.
     """
 
     name, code = "links", "CSM-W012"
 
-    def __init__(self, output: Output) -> None:
-        self._hosts, self._forge = output.hosts, output.sink == "git"
+    def __init__(self, output: Output, *, code: bool = False) -> None:
+        self._hosts, self._forge = output.hosts, output.sink == "git" and not code
 
     def broken(self, text: str) -> Iterator[str]:
         """Yield the rules that a text breaks."""

@@ -175,25 +175,36 @@ def test_a_schema_keeps_the_original_limits(text: str, output: str, record: dict
     assert schema(taken(f"safe-outputs: {{{text}}}"), output).is_valid(record) is good
 
 
-PATHS = [
-    ("", "src/a.py", True),
-    ("", ".github/workflows/ci.yml", False),
-    ("", "a/../../b", False),
-    ("", "/etc/passwd", False),
-    ("", "CODEOWNERS", False),
-    ("allowed-files: ['docs/**']", "docs/a/b.md", True),
-    ("allowed-files: ['docs/**']", "src/a.py", False),
-    ("allowed-files: ['**']", ".github/x", False),
-    ("excluded-files: ['**/*.lock']", "a/b.lock", False),
+PATCHES: list[tuple[str, dict[str, Any]]] = [
+    ("", {"protected": "hold"}),
+    ("allowed-files: ['docs/**', '*.md']", {"paths": ["docs/**", "*.md"]}),
+    ("max-patch-files: 5, max-patch-size: 200", {"files": 5, "bytes": "200KiB"}),
+    ("protected-files: blocked", {"protected": "reject"}),
+    ("protected-files: fallback-to-issue", {"protected": "hold"}),
+    ("protected-files: allowed", {"unprotected": ["**"]}),
+    (
+        "protected-files: {policy: blocked, exclude: [AGENTS.md, .agents/]}",
+        {"unprotected": ["**/AGENTS.md", ".agents/**"]},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("setting", "path", "good"), PATHS)
-def test_a_pull_request_touches_only_what_it_may(setting: str, path: str, good: bool) -> None:
+@pytest.mark.parametrize(("setting", "wanted"), PATCHES)
+def test_a_pull_request_changes_only_what_it_may(setting: str, wanted: dict[str, Any]) -> None:
     imported = taken(f"safe-outputs: {{create-pull-request: {{{setting}}}}}")
-    record = {"title": "x", "body": "y", "files": [{"path": path, "content": ""}]}
-    assert schema(imported, "create_pull_request").is_valid(record) is good
-    assert workflow(imported).outputs["create_pull_request"].approval == "always"
+    (output,) = workflow(imported).outputs.values()
+    found = {name: getattr(output.sink.patch, name) for name in wanted}
+    assert found == wanted
+    assert output.sink.pull_request is not None
+    assert output.sink.pull_request.draft
+    record = {"title": "x", "body": "y", "patch": "z"}
+    assert schema(imported, "create_pull_request").is_valid(record)
+
+
+def test_what_a_patch_would_leave_out_a_person_sees() -> None:
+    for setting in ("excluded-files: ['**/*.lock']", "reviewers: [alice]"):
+        flow = workflow(taken(f"safe-outputs: {{create-pull-request: {{{setting}}}}}"))
+        assert flow.outputs["create_pull_request"].approval == "always"
 
 
 def test_what_only_a_person_can_see_is_held_for_one() -> None:
