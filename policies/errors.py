@@ -137,6 +137,7 @@ CODES: dict[str, str] = {
     "CSM-W018": "approval wanted, or void",
     "CSM-W019": "internal failure in customs",
     "CSM-W020": "applying broke off",
+    "CSM-W021": "source outside of the folder that the plan names",
     "CSM-W030": "patch without one reading",
     "CSM-W031": "patch of a path that it may not touch",
     "CSM-W032": "patch over its bounds",

@@ -232,9 +232,9 @@ def api_door(output: str) -> str:
 def sink_tunnels(plan: Plan) -> list[Tunnel]:
     """Return the tunnels to sinks with a URL, for who applies. A plan with agents has none."""
     places = [
-        (sink_door(output.name), output.target["url" if output.sink == "http" else "repository"], output.addresses)
+        (sink_door(output.name), output.target["repository" if output.sink == "git" else "url"], output.addresses)
         for output in applied(plan)
-        if output.sink in ("http", "git")
+        if output.sink in ("http", "git", "mlflow")
     ]
     places += [
         (api_door(output.name), output.git.pull_request.api, output.addresses)

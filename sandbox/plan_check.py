@@ -243,7 +243,7 @@ _SINKS = {
     "file": ["path"],
     "git": ["repository"],
     "sql": ["url", "table"],
-    "mlflow": ["url", "registered_model"],
+    "mlflow": ["url", "registered_model", "source"],
     "http": ["url"],
     "mcp": ["server", "tool"],
 }

@@ -35,6 +35,8 @@ def sink_problems(output: dict[str, Any]) -> Iterator[str]:
             yield f"{target.get('table')!r} is no table"
         if target.get("mode") == "upsert" and not output["unique"]:
             yield "it updates rows that nothing tells apart"
+    if sink == "mlflow":
+        yield from _registry_problems(output)
     if sink == "file":
         field = output["schema"].get("properties", {}).get("text", {})
         if field.get("type") != "string" or "text" not in output["schema"].get("required", []):
@@ -76,3 +78,11 @@ def _repository_problems(output: dict[str, Any]) -> Iterator[str]:
     required = {"title", "patch"} <= set(schema.get("required", []))
     if not (texts and required and {"title", "patch"} <= set(fields) <= {"title", "body", "patch"}):
         yield "records that are no patches with a title"
+
+
+def _registry_problems(output: dict[str, Any]) -> Iterator[str]:
+    root, field = output["target"].get("source", ""), output["schema"].get("properties", {}).get("source", {})
+    if not re.fullmatch(r"[a-z][a-z0-9+-]*:[^\s?#@%\\]*", root) or ".." in root:
+        yield f"{root!r} is no place of models"
+    if field.get("type") != "string" or "source" not in output["schema"].get("required", []):
+        yield "a version is made of a source that its records need not have"

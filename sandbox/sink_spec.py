@@ -49,6 +49,9 @@ class SinkSpec(_Typed, frozen=True, kw_only=True):
     table: str | None = None
     mode: str | None = None
     registered_model: str | None = None
+    source: str | None = None
+    alias: str | None = None
+    auth: str | None = None
     server: str | None = None
     tool: str | None = None
     partition: str | None = None

@@ -25,6 +25,7 @@ IMAGES = (
     "mitmdump",
     "fastmcp",
     "mcp-proxy",
+    "test-mlflow",
     "roomtest",
 )
 HOST = ("host", "dev")

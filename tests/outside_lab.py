@@ -33,7 +33,7 @@ IMAGE = "casemate/agent-python"
 """Any image with Python does: what runs in it is `outside_servers.py`, with the standard library alone."""
 
 SERVERS = Path(__file__).with_name("outside_servers.py")
-START_S = 30.0
+START_S = 90.0
 
 
 class OutsideLab:

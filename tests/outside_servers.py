@@ -87,6 +87,7 @@ class Origin(BaseHTTPRequestHandler):
         tell(
             scheme="https" if isinstance(self.connection, ssl.SSLSocket) else "http",
             port=self.connection.getsockname()[1], method=self.command, path=self.path, headers=headers, size=len(body),
+            body=body[:200].decode(errors="replace"),
         )  # fmt: skip
         echo = "; ".join(f"{name}={value}" for name, value in headers.items())
         data = b"x" * int(asked["size"][0]) if "size" in asked else f"hello; {echo}".encode()

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
+
+import msgspec
 
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
@@ -18,6 +21,7 @@ from gateway.customs.checks.patch import Over, added, patch_checks, plain, words
 from gateway.customs.checks.pii import Pii, redacted
 from gateway.customs.checks.secrets import Secrets
 from gateway.customs.checks.shape import MAX_NODES, Shape
+from gateway.customs.checks.source import Source
 from gateway.customs.checks.unicode import Unicode
 from gateway.customs.columns import Columns
 from gateway.customs.history import columns_of
@@ -36,6 +40,7 @@ from policies.writes import Reason, references
 KEY_BYTES = 16
 _PLAIN = frozenset({str, int, bool, type(None)})
 """Types whose values have one way of being written."""
+_lines = msgspec.json.Encoder(order="deterministic").encode_lines
 
 
 @dataclass(slots=True)
@@ -70,9 +75,11 @@ class Examiner:
         self._limits = [(name, bound.min, bound.max) for name, bound in output.bounds.items()]
         self._many = None if self._columns else _many(output)
         self._names = frozenset(output.schema.get("properties", {}))
+        self._closed = output.schema.get("additionalProperties") is False and "patternProperties" not in output.schema
         self._refers = references(output.schema)
-        names, flat = _closed_names(output.schema), _is_flat(output.schema)
-        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=flat)
+        self._singly = output.git is not None or output.sink == "mlflow"
+        names, self._flat = _closed_names(output.schema), _is_flat(output.schema)
+        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=self._flat)
         self._spread = Spreads(scanner.needles)
         self._checks = list(checks_for(output, scanner, mark_key))
 
@@ -80,24 +87,27 @@ class Examiner:
         """Judge the rows of a chunk."""
         rows = decode.read(lines)
         forms = list(rows.forms)
-        # A patch is not a plain text: each is looked at by itself.
-        good = {} if self.output.git is not None else self._good(rows)
+        # The sieve knows texts, neither patches nor places: such rows are looked at one by one.
+        good = {} if self._singly else self._good(rows)
         suspects = set(range(len(lines))) - good.keys()
-        suspects |= self._sieve.suspects(good, forms)
+        stopped, squeezed = self._sieve.suspects(good, forms)
+        suspects |= stopped
         result = Examined(len(lines))
         for number in sorted(suspects):
             self._one(number, rows.records[number], lines[number], forms, result)
         result.rows = b"\n".join(forms) + b"\n"
         readable = {n: record for n, record in enumerate(rows.records) if record is not None}
-        clean = {n: r for n, r in readable.items() if n not in result.reasons or not fatal(result.reasons[n])}
+        wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
+        clean = {n: r for n, r in readable.items() if n not in wrong} if wrong else readable
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
-        result.open = any(record.keys() - self._names for record in clean.values())
+        result.open = not self._closed and any(record.keys() - self._names for record in clean.values())
         result.keys = self._keys(clean, len(lines))
         if self._refers:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
+        plane = squeezed if self._flat and len(good) == len(readable) else None
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
-        result.edges = self._spread.edges(seen)
+        result.edges = self._spread.edges(seen, plane)
         return result
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
@@ -151,16 +161,20 @@ class Examiner:
         if not fields:
             return b""
         keys = [bytes(KEY_BYTES)] * count
-        for number, record in clean.items():
-            keys[number] = key_of([[record[name]] if name in record else [] for name in fields])
+        values = [[[record[name]] if name in record else [] for name in fields] for record in clean.values()]
+        for number, key in zip(clean, keys_of(values), strict=True):
+            keys[number] = key
         return b"".join(keys)
 
 
-def key_of(values: Sequence[Sequence[Any]]) -> bytes:
-    """Return what stands for the values of unique fields: equal for equal values, whatever way a number is written."""
-    plain = all(type(part) in _PLAIN for value in values for part in value)
-    data = decode.canonical_row(values) if plain else canonical(values)
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+def keys_of(rows: Sequence[Sequence[Sequence[Any]]]) -> Iterator[bytes]:
+    """Yield what stands for the values of unique fields: equal for equal values, whatever way a number is written.
+
+    Of each row, and of each field: its value, or nothing.
+    """
+    kinds = set(map(type, chain.from_iterable(chain.from_iterable(rows))))
+    forms = _lines(rows).split(b"\n")[:-1] if kinds <= _PLAIN else map(canonical, rows)
+    return (hashlib.blake2b(form, digest_size=KEY_BYTES).digest() for form in forms)
 
 
 def _named(record: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
@@ -184,6 +198,8 @@ def checks_for(output: Output, scanner: Scanner, mark_key: bytes) -> Iterator[Ch
     """Yield the checks of one row of an output, in order."""
     yield Shape(output)
     yield Bounds(output)
+    if output.sink == "mlflow":
+        yield Source(output)
     if output.git is not None:
         yield from patch_checks(output.git)
         yield from (Over(check, plain) for check in _text_checks(output, scanner, mark_key))

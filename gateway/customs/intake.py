@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gateway.customs.chain import Row, broken, expected, rows
 from gateway.customs.sieve.decode import MAX_RECORD
 from policies.plan import Output
@@ -34,12 +36,21 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of one output, as they were proposed by one stage."""
+    """Some rows of one output, as they were proposed by one stage: `count` lines in one block, without a last newline.
+
+    As one block they travel to a worker faster than as many lines.
+    """
 
     output: str
     stage: str
     names: Names
-    lines: Sequence[bytes]
+    block: bytes
+    count: int
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The rows."""
+        return self.block.split(b"\n")
 
 
 class Intake:
@@ -86,9 +97,9 @@ class Intake:
 
     def _set(self, row: Row, stage: str) -> Iterator[Chunk]:
         number = 0
-        for lines in _chunked(self._path(row.id)):
-            yield Chunk(row.output, stage, Names(set=row.id, first=number), lines)
-            number += len(lines)
+        for block, count in _blocks(self._path(row.id)):
+            yield Chunk(row.output, stage, Names(set=row.id, first=number), block, count)
+            number += count
 
 
 class _Waiting:
@@ -101,30 +112,39 @@ class _Waiting:
 def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
     for output, mine in waiting.items():
         if mine.lines:
-            yield Chunk(output, stage, Names(ids=mine.ids), mine.lines)
+            yield Chunk(output, stage, Names(ids=mine.ids), b"\n".join(mine.lines), len(mine.lines))
 
 
-def _chunked(path: Path) -> Iterator[list[bytes]]:
+def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield the lines of a file that are not empty, some at a time; one beyond `MAX_RECORD` comes as `TOO_LONG`."""
-    lines: list[bytes] = []
-    size, left, skipping = 0, b"", False
+    left, skipping = b"", False
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            *whole, left = (left + block).split(b"\n")
-            if skipping and whole:
-                whole[0], skipping = TOO_LONG, False
+        while read := file.read(_BLOCK):
+            whole, newline, left = (left + read).rpartition(b"\n")
+            if newline and skipping:
+                _, newline, whole = whole.partition(b"\n")
+                whole, skipping = TOO_LONG + newline + whole, False
             if skipping or len(left) > MAX_RECORD:
                 left, skipping = b"", True
-            for line in filter(None, whole):
-                lines.append(line)
-                size += len(line)
-                if size >= CHUNK_BYTES or len(lines) >= CHUNK_ROWS:
-                    yield lines
-                    lines, size = [], 0
+            yield from _cut(whole)
     if left or skipping:
-        lines.append(TOO_LONG if skipping else left)
-    if lines:
-        yield lines
+        yield TOO_LONG if skipping else left, 1
+
+
+def _cut(text: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield lines in parts of `CHUNK_ROWS` at most, with their number."""
+    data = np.frombuffer(text, dtype=np.uint8)
+    ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
+    if (np.diff(ends, prepend=-1) == 1).any():
+        text = b"\n".join(filter(None, text.split(b"\n")))
+        if text:
+            yield from _cut(text)
+        return
+    parts = -(-len(ends) // CHUNK_ROWS)
+    start = 0
+    for part in np.array_split(ends, parts):
+        yield text[start : part[-1]], len(part)
+        start = part[-1] + 1
 
 
 def _digest(path: Path, stage: str) -> str:

@@ -23,7 +23,8 @@ from policies.plan import Output
 from policies.writes import Reason
 
 QUOTA = "quota/"
-_PARTS = 64
+_PART_ROWS = 1 << 18
+"""Keys that are compared at once, as they are spread evenly."""
 _BLOCK_ROWS = 1 << 18
 
 
@@ -50,22 +51,22 @@ class Settlement:
         for spread in self._spreads.across(examined.edges, self.rows):
             where = f"run-secret:{spread.name} over {len(spread.rows)} rows"
             self._late.update(dict.fromkeys(spread.rows, reason(self._mark_key, where, spread.matched, "")))
-        self.values.add(examined.numbers, len(chunk.lines))
+        self.values.add(examined.numbers, chunk.count)
         self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
         if self._keys is not None:
             self._keys.write(examined.keys)
-        self._fill([len(line) + 1 for line in chunk.lines])
-        self.rows += len(chunk.lines)
+        self._fill(chunk)
+        self.rows += chunk.count
 
-    def _fill(self, sizes: Sequence[int]) -> None:
+    def _fill(self, chunk: Chunk) -> None:
         """Count rows until the bytes of the output are used up."""
-        whole = sum(sizes)
+        whole = len(chunk.block) + 1
         if self._bytes + whole <= self._output.max_bytes:
             self._bytes += whole
-            self._full += len(sizes)
+            self._full += chunk.count
             return
-        for size in sizes:
-            self._bytes += size
+        for line in chunk.lines:
+            self._bytes += len(line) + 1
             if self._bytes > self._output.max_bytes:
                 return
             self._full += 1
@@ -129,12 +130,15 @@ class Settlement:
 def _repeated(keys: object, rows: int) -> npt.NDArray[np.int64]:
     """Return the rows whose key an earlier row has, in order. A key of zeros is none."""
     found = []
-    for part in range(_PARTS):
+    bits = min((rows // _PART_ROWS).bit_length(), 16)
+    for part in range(1 << bits):
         halves, numbers = [], []
         keys.seek(0)  # type: ignore[attr-defined]
         for first in range(0, rows, _BLOCK_ROWS):
             block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=">u8").reshape(-1, 2)  # type: ignore[attr-defined]
-            mine = ((block[:, 0] >> np.uint64(58)) == part) & block.any(axis=1)
+            mine = (block[:, 0] | block[:, 1]) != 0
+            if bits:
+                mine &= (block[:, 0] >> np.uint64(64 - bits)) == part
             halves.append(block[mine])
             numbers.append(np.flatnonzero(mine) + first)
         pairs, order = np.concatenate(halves or [np.zeros((0, 2))]), np.concatenate(numbers or [np.zeros(0, np.int64)])

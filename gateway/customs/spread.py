@@ -18,6 +18,7 @@ from gateway.customs.sieve.patterns import Patterns, literals
 MAX_COLUMNS = 256
 """Columns that are kept apart; the rest, of an output that allows any field, are read as one."""
 _REST = ""
+_ROW, _TEXT = planes.ROW.encode(), planes.TEXT.encode()
 Piece = tuple[int, str]
 """A row, and its squeezed text in a column."""
 
@@ -49,20 +50,25 @@ class Spreads:
         self._patterns = Patterns({"needles": literals(part for _, part in self._parts)})
         self._ends: dict[str, list[Piece]] = {}
 
-    def edges(self, records: Mapping[int, Mapping[str, object]]) -> Edges | None:
-        """Look through a chunk; None when there is nothing to look for."""
+    def edges(self, records: Mapping[int, Mapping[str, object]], squeezed: bytes | None = None) -> Edges | None:
+        """Look through a chunk; None when there is nothing to look for.
+
+        `squeezed`: the plane of the values of exactly these records, if they have no lists or records in them.
+        """
         if not self._parts:
             return None
         edges = Edges()
         columns = _columns(records)
-        plane = planes.joined([_text(values) for _, values in columns.values()])
-        hit = self._patterns.rows(planes.squeezed(planes.unhidden(planes.folded(plane))))["needles"]
-        for number, (name, column) in enumerate(columns.items()):
+        plane = _downwards(squeezed, len(columns.names)) if squeezed is not None and columns.even else None
+        if plane is None:
+            joined = planes.joined([_text(columns.values(name)) for name in columns.names])
+            plane = planes.squeezed(planes.unhidden(planes.folded(joined)))
+        hit = self._patterns.rows(plane)["needles"]
+        for number, name in enumerate(columns.names):
             if number in hit:
-                edges.found += self._within(_pieces(zip(*column, strict=True)))
-            edges.heads[name] = list(self._until_enough(_pieces(zip(*column, strict=True))))
-            backwards = zip(*(part[::-1] for part in column), strict=True)
-            edges.tails[name] = list(self._until_enough(_pieces(backwards)))[::-1]
+                edges.found += self._within(_pieces(columns.down(name)))
+            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name))))
+            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name))))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -101,23 +107,65 @@ class Spreads:
                 start = whole.find(part, start + 1)
 
 
-Column = tuple[Sequence[int], Sequence[object]]
-"""Rows, and the value of each."""
+Cell = tuple[int, object]
+"""A row, and its value in a column."""
 
 
-def _columns(records: Mapping[int, Mapping[str, object]]) -> dict[str, Column]:
+class _Even:
+    """The columns of records that all have the same fields in the same order."""
+
+    even = True
+
+    def __init__(self, records: Mapping[int, Mapping[str, object]], names: Sequence[str]) -> None:
+        self._records, self._rows, self.names = records, list(records), names
+
+    def values(self, name: str) -> Sequence[object]:
+        return [record[name] for record in self._records.values()]
+
+    def down(self, name: str) -> Iterator[Cell]:
+        return ((row, record[name]) for row, record in self._records.items())
+
+    def up(self, name: str) -> Iterator[Cell]:
+        return ((row, self._records[row][name]) for row in reversed(self._rows))
+
+
+class _Uneven:
+    """The columns of any records."""
+
+    even = False
+
+    def __init__(self, records: Mapping[int, Mapping[str, object]]) -> None:
+        self._cells: dict[str, list[Cell]] = {}
+        for row, record in records.items():
+            for name, value in record.items():
+                known = name in self._cells or len(self._cells) < MAX_COLUMNS
+                self._cells.setdefault(name if known else _REST, []).append((row, value))
+        self.names = list(self._cells)
+
+    def values(self, name: str) -> Sequence[object]:
+        return [value for _, value in self._cells[name]]
+
+    def down(self, name: str) -> Iterator[Cell]:
+        return iter(self._cells[name])
+
+    def up(self, name: str) -> Iterator[Cell]:
+        return reversed(self._cells[name])
+
+
+def _columns(records: Mapping[int, Mapping[str, object]]) -> _Even | _Uneven:
     """Return the values of each top-level field, with their rows."""
     shapes = set(map(tuple, records.values()))
     if len(shapes) == 1 and len(names := shapes.pop()) <= MAX_COLUMNS:
-        rows, values = list(records), zip(*(record.values() for record in records.values()), strict=True)
-        return {name: (rows, column) for name, column in zip(names, values, strict=True)}
-    found: dict[str, tuple[list[int], list[object]]] = {}
-    for row, record in records.items():
-        for name, value in record.items():
-            column = found.setdefault(name if name in found or len(found) < MAX_COLUMNS else _REST, ([], []))
-            column[0].append(row)
-            column[1].append(value)
-    return dict(found)
+        return _Even(records, names)
+    return _Uneven(records)
+
+
+def _downwards(squeezed: bytes, count: int) -> bytes | None:
+    """Turn a plane of rows into one of columns; None where a text has a mark in it, so that they cannot be told."""
+    cells = squeezed.removesuffix(_ROW).replace(_ROW, _TEXT).split(_TEXT)
+    if squeezed.count(_TEXT) != squeezed.count(_ROW) * (count - 1):
+        return None
+    return _ROW.join(b"".join(cells[number::count]) for number in range(count)) + _ROW
 
 
 def _text(values: Sequence[object]) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from policies.events import clean
+from policies.registered import NAME, ROOT, record_problem
 from policies.statements import IDENTIFIER
 from sandbox.checks.egress import host_problem, network_problem
 from sandbox.checks.subject import Subject
@@ -24,7 +25,7 @@ SETTINGS = {
     "file": ("path",),
     "git": ("repository", "base"),
     "sql": ("url", "table"),
-    "mlflow": ("url", "registered_model"),
+    "mlflow": ("url", "registered_model", "source"),
     "http": ("url",),
     "mcp": ("server", "tool"),
 }
@@ -34,8 +35,8 @@ _OPTIONAL = {
     "dataset": {"partition"},
     "git": {"secret", "prefix", "author", "user", "patch", "pull_request", "addresses"},
     "sql": {"secret", "mode", "addresses"},
-    "mlflow": {"secret", "addresses"},
-    "http": {"secret", "mode", "addresses"},
+    "mlflow": {"secret", "auth", "alias", "addresses"},
+    "http": {"secret", "auth", "mode", "addresses"},
     "mcp": {"mode"},
 }
 _VALUES = {
@@ -86,6 +87,8 @@ def places(subject: Subject) -> Iterator[Finding]:
             yield from url_finding(subject, sink.url, ("postgresql",), *where, "url")
         if sink.kind == "sql":
             yield from _table(subject, name, output)
+        if sink.kind == "mlflow":
+            yield from _registered(subject, name, output)
 
 
 def url_finding(subject: Subject, text: str, schemes: tuple[str, ...], *where: str) -> Iterator[Finding]:
@@ -117,6 +120,17 @@ def _table(subject: Subject, name: str, output: OutputSpec) -> Iterator[Finding]
     if sink.mode == "upsert" and not output.unique:
         message = "upsert needs `unique`: the fields that a row is known by"
         yield subject.finding("CSM-C049", message, "outputs", name, "sink", "mode")
+
+
+def _registered(subject: Subject, name: str, output: OutputSpec) -> Iterator[Finding]:
+    sink, schema = output.sink, subject.facts.schemas.get(name)
+    for key, form in (("registered_model", NAME), ("alias", NAME), ("source", ROOT)):
+        value = getattr(sink, key)
+        if value and not (re.fullmatch(form, value) and ".." not in value):
+            message = f'"{clean(value, 60)}" is no plain {key.replace("_", " ")}'
+            yield subject.finding("CSM-C049", message, "outputs", name, "sink", key)
+    if isinstance(schema, dict) and (problem := record_problem(schema)):
+        yield subject.finding("CSM-C049", problem, "outputs", name, "schema")
 
 
 def _has_text(schema: object) -> bool:

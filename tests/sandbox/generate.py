@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -32,7 +32,13 @@ SINKS: tuple[dict[str, str], ...] = (
     {"kind": "file", "path": "out/{}.txt"},
     {"kind": "git", "repository": "https://git.example.com/acme/r{}.git", "base": "main"},
     {"kind": "sql", "url": "postgresql://writer@db.example.com/d{}", "table": "t_{}"},
-    {"kind": "mlflow", "url": "https://mlflow.example.com/{}", "registered_model": "m-{}"},
+    {
+        "kind": "mlflow",
+        "url": "https://mlflow.example.com/{}",
+        "registered_model": "m-{}",
+        "source": "mlflow-artifacts:/m-{}",
+        "alias": "candidate",
+    },
     {"kind": "http", "url": "https://api.example.com/{}"},
     {"kind": "mcp", "server": "tool-0", "tool": "write_{}"},
 )
@@ -217,12 +223,22 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
     return stage
 
 
+def _schema(kind: str) -> Any:
+    """Return a schema whose records a kind of sink takes."""
+    if kind == "git":
+        return PROPOSALS
+    if kind != "mlflow":
+        return SCHEMA
+    source = {"source": {"type": "string"}}
+    return {**SCHEMA, "required": ["text", "source"], "properties": SCHEMA["properties"] | source}  # type: ignore[operator]
+
+
 def facts_of(spec: Workflow) -> Facts:
     """Return the facts of a world in which everything that `spec` names exists."""
     files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {"rows.json": FileFact(SHA, 10)}
     return Facts(
         files=files,
-        schemas={n: PROPOSALS if o.sink.kind == "git" else cast("Any", SCHEMA) for n, o in spec.outputs.items()},
+        schemas={name: _schema(output.sink.kind) for name, output in spec.outputs.items()},
         images=dict.fromkeys(wanted_images(spec), SHA),
         keys={"anna": "0" * 64, "ben": "1" * 64},
         ecosystems={"pip": ("mirror.example.com",)},

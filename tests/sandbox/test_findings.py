@@ -25,6 +25,7 @@ from tests.sandbox.conftest import WORKFLOW
 FAKE_TOKEN = "-----BEGIN RSA " + "PRIVATE KEY-----"
 
 # (replace this, by that, code, the finding stands at the first occurrence of this text)
+MLFLOW = "sink: {kind: mlflow, url: 'https://a.example.com', source: 'a:/x', registered_model: "
 CASES: list[tuple[str, str, str, str]] = [
     # form
     ("name: example", "name: example\nname: other", "CSM-C003", "name: other"),
@@ -231,6 +232,12 @@ CASES: list[tuple[str, str, str, str]] = [
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'postgresql://u:p@a.example.com/d', table: t}", "CSM-C049", "'postgresql"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'sqlite:../x.db', table: t}", "CSM-C021", "'sqlite"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'sqlite:.casemate/journal.db', table: t}", "CSM-C021", "'sqlite"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "m}", "CSM-C049", "rows.json"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "'m n'}", "CSM-C049", "'m n'"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "m, alias: a/b}", "CSM-C049", "a/b"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW.replace("a:/x", "a:/../x") + "m}", "CSM-C049", "'a:/../x"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW.replace("a:/x", "/x") + "m}", "CSM-C049", "'/x"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: mlflow, url: 'https://a.example.com', registered_model: m}", "CSM-C049", "{kind: mlflow"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'sqlite:x.db', table: 't; drop'}", "CSM-C049", "'t; drop"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: dataset, path: out/rows.parquet, partition: day}", "CSM-C049", "day"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: file, path: a.md, mode: x}", "CSM-C049", "x}"),

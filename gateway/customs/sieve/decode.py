@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from gateway.customs.sieve.patterns import Patterns
@@ -21,6 +22,8 @@ from policies.canonical import MAX_DEPTH, StrictJsonError, strict_loads
 MAX_RECORD = 8 << 20
 """Bytes of one record."""
 UNREAD = b""
+_END = 0x1E
+"""A byte that JSON text has not: it ends each line of a chunk."""
 
 _ODD = Patterns({"number": ["[0-9]{16}"], "key": [r'"[ \t\r]+:', r'\\\\"']})
 """Numbers that may be too long, and ways of writing a key in which keys cannot be counted."""
@@ -65,6 +68,8 @@ def _lenient(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
         found = [orjson.loads(line) for line in lines]
     except orjson.JSONDecodeError:
         found = [_one(line) for line in lines]
+    if set(map(type, found)) == {dict} and max(map(len, lines)) <= MAX_RECORD:
+        return found
     return [
         record if type(record) is dict and len(line) <= MAX_RECORD else None
         for record, line in zip(found, lines, strict=True)
@@ -81,20 +86,27 @@ def _one(line: bytes) -> Any:
 def _doubtful(lines: Sequence[bytes], forms: Sequence[bytes]) -> Sequence[int]:
     """Return the numbers of the lines that the lenient parser may have read in another way than others would."""
     there, came_out = b"\x1e".join(lines) + b"\x1e", b"\x1e".join(forms) + b"\x1e"
-    if there.count(b"\x1e") != len(lines):
+    if np.count_nonzero(np.frombuffer(there, dtype=np.uint8) == _END) != len(lines):
         return range(len(lines))
     odd = _ODD.rows(there)
     found = set(odd["number"])
     if there != came_out and (odd["key"] or _keys(there) != _keys(came_out)):
         found |= {number for number, (line, form) in enumerate(zip(lines, forms, strict=True)) if line != form}
-    data = np.frombuffer(came_out, dtype=np.uint8)
-    if np.count_nonzero((data | 0x20) == ord("{")) > len(lines) + MAX_DEPTH:  # braces and brackets differ in that bit
-        found |= {n for n, form in enumerate(forms) if form.count(b"{") + form.count(b"[") > MAX_DEPTH}
-    return sorted(found)
+    return sorted(found.union(_deep(np.frombuffer(came_out, dtype=np.uint8), len(lines))))
+
+
+def _deep(data: npt.NDArray[np.uint8], count: int) -> Sequence[int]:
+    """Return the lines that could be nested too deep: those that open more than that, even in a text."""
+    opening = (data | 0x20) == ord("{")  # braces and brackets differ in that bit
+    if np.count_nonzero(opening) <= count + MAX_DEPTH:
+        return ()
+    lines = np.searchsorted(np.flatnonzero(data == _END), np.flatnonzero(opening))
+    found: list[int] = np.flatnonzero(np.bincount(lines) > MAX_DEPTH).tolist()
+    return found
 
 
 def _keys(text: bytes) -> int:
     """Return how many keys there are in JSON text: a quote before a colon ends one, unless it is a part of a text."""
     data = np.frombuffer(text, dtype=np.uint8)
-    ends = (data[:-1] == ord('"')) & (data[1:] == ord(":"))
-    return int(np.count_nonzero(ends)) - (text.count(b'\\":') if b'\\":' in text else 0)
+    ends = np.flatnonzero((data[:-1] == ord('"')) & (data[1:] == ord(":")))
+    return len(ends) - int(np.count_nonzero(data[ends - 1] == ord("\\")))

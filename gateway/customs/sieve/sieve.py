@@ -63,8 +63,11 @@ class Sieve:
         self._exact = Patterns({"exact": [*literals(odd), *whole]})
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
-    def suspects(self, records: Mapping[int, Mapping[str, object]], forms: Sequence[bytes]) -> set[int]:
-        """Return the numbers of the rows that must be checked, of `records` by their number in the chunk."""
+    def suspects(self, records: Mapping[int, Mapping[str, object]], forms: Sequence[bytes]) -> tuple[set[int], bytes]:
+        """Return the numbers of the rows that must be checked, of `records` by their number in the chunk.
+
+        And the squeezed plane of their values, `TEXT` between them.
+        """
         numbers = list(records)
         values = [self._texts(record) for record in records.values()]
         pairs = [planes.pairs_of(records[n]) for n in numbers] if self._pairs else values
@@ -91,7 +94,7 @@ class Sieve:
         suspects = {numbers[row] for row in found}
         if self._unicode and _ESCAPED in b"".join(forms):  # marks of rows and texts do not show in a plane
             suspects |= {n for n in numbers if _ESCAPED in forms[n]}
-        return suspects
+        return suspects, tight
 
     def _hidden(self, folded: bytes, whole: str) -> set[int]:
         found = planes.rows_with(folded, planes.MANY)

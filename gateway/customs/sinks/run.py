@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.customs.sinks.http import HttpLine
 from gateway.customs.sinks.mcp import McpLine
+from gateway.customs.sinks.mlflow import MlflowSink
 from gateway.customs.sinks.rows import RowSink
 from policies.errors import CasemateError
 from policies.events import Attribute, EventWriter
@@ -44,6 +45,8 @@ def _sink(output: Output, part: CustomsSlice, root: Path, birth: Birth) -> Sink:
     match output.sink:
         case "http":
             return RowSink(output, HttpLine(output, secret, part.trust, root))
+        case "mlflow":
+            return MlflowSink(output, secret, part.trust, root)
         case "mcp":
             (server,) = part.servers
             return RowSink(output, McpLine(output, server, birth.secrets, part.trust, root))
