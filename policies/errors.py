@@ -67,6 +67,7 @@ CODES: dict[str, str] = {
     "CSM-C062": "tool name that is not plain, or that looks like another",
     "CSM-C063": "guard that cannot hold",
     "CSM-C064": "bounds by a history that nobody has signed",
+    "CSM-C065": "probes that cannot be read, or that tell nothing",
     # proxy
     "CSM-P001": "malformed proxy request",
     "CSM-P002": "request head too large or too slow",
@@ -138,6 +139,7 @@ CODES: dict[str, str] = {
     "CSM-W019": "internal failure in customs",
     "CSM-W020": "applying broke off",
     "CSM-W021": "source outside of the folder that the plan names",
+    "CSM-W022": "text that a model will be evaluated by",
     "CSM-W030": "patch without one reading",
     "CSM-W031": "patch of a path that it may not touch",
     "CSM-W032": "patch over its bounds",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from policies.base import Count, Frozen, Name
+from policies.base import Count, Digest, Frozen, Name
 
 Scan = Literal["links", "pii", "unicode"]
 Number = int | float
@@ -87,6 +87,13 @@ class Repository(Frozen, frozen=True, kw_only=True):
     pull_request: PullRequest | None
 
 
+class ProbeFile(Frozen, frozen=True, kw_only=True):
+    """A file of texts that no row may hold: see `policies.probes`."""
+
+    path: str
+    digest: Digest
+
+
 class Output(Frozen, frozen=True, kw_only=True):
     """A declared kind of write.
 
@@ -116,6 +123,7 @@ class Output(Frozen, frozen=True, kw_only=True):
     approval: Literal["never", "always", "on_hold"] = "never"
     approve_over: Count | None = None
     approvers: Approvers | None = None
+    probes: list[ProbeFile] = msgspec.field(default_factory=list)
     hosts: list[str] = msgspec.field(default_factory=list)
     findings: dict[Scan, Literal["hold", "redact"]] = msgspec.field(default_factory=dict)
     git: Repository | None = None

@@ -22,6 +22,7 @@ from policies.outputs import Bound as Bound
 from policies.outputs import Candidate as Candidate
 from policies.outputs import Distribution as Distribution
 from policies.outputs import Output as Output
+from policies.outputs import ProbeFile as ProbeFile
 from policies.outputs import PullRequest as PullRequest
 from policies.outputs import Repository as Repository
 

@@ -23,6 +23,7 @@ from sandbox.driver import Driver
 from sandbox.engine import Engine
 from sandbox.sets import FOLDER
 from sandbox.specs import DOORS_GID, UIDS
+from sandbox.supplies import kept_probes
 from sandbox.topology import Topology
 
 JUDGE_S = 3600
@@ -94,7 +95,7 @@ def judge(
     facts = birth.facts | heads | {f"set/{name}": value for name, value in sets.items()}
     birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=facts)
     wanted = {f"{stage}.jsonl": buffers[stage] for stage in buffers if f"buffer/{stage}" in heads}
-    driver.engine.put(lay.carrier.name, "/in", tar_of(wanted))
+    driver.engine.put(lay.carrier.name, "/in", tar_of(wanted | kept_probes(folder)))
     taken = {f"{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
     driver.engine.put_files(lay.carrier.name, "/in", taken)
     name = lay.customs.name

@@ -32,6 +32,7 @@ from policies.plan import (
     Output,
     Plan,
     Price,
+    ProbeFile,
     Rate,
     Retry,
     Route,
@@ -391,6 +392,7 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         atomic=cast("Literal['batch', 'each']", spec.atomic),
         approval="never" if isinstance(spec.approval, OverSpec) else cast("Any", spec.approval),
         approve_over=over,
+        probes=[ProbeFile(path=path, digest=facts.files[path].digest) for path in sorted(spec.contamination)],
         approvers=Approvers(need=who.need, keys={person: facts.keys[person] for person in sorted(who.of)})
         if (who := spec.approvers)
         else None,

@@ -182,6 +182,8 @@ def _output(output: Output) -> Iterator[tuple[str, int]]:
         yield f"{name} with {kind} is not rejected: {action}", 1
     for host in output.hosts:
         yield f"{name} may link to {host}", 1
+    for probes in output.probes:
+        yield f"{name} holds nothing of {probes.path} ({probes.digest[7:19]})", -1
     for field in output.unique:
         yield f"{name} is unique by {field}", -1
     for field, bound in output.bounds.items():

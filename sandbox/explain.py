@@ -122,6 +122,7 @@ def _output(output: Output) -> str:
     checks += [f"unique by {', '.join(output.unique)}"] if output.unique else []
     checks += [_scanned(output, kind) for kind in output.scan]
     checks += _patches(output.git) if output.git is not None else []
+    checks += [f"nothing of {probes.path}" for probes in output.probes]
     how = "all or nothing" if output.atomic == "batch" else "row by row"
     place = output.path if output.git is None else _branches(output.target["repository"], output.git)
     return f"{output.name} → {place} ({'; '.join([*checks, *_waits(output)])}; {how})"

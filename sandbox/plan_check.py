@@ -220,11 +220,19 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
         yield from (f"output {name}: {problem}" for problem in sink_problems(output))
         if not any(name in stage["outputs"] for stage in plan["stages"]):
             yield f"output {name} is proposed by nobody"
-        if (who := output["approvers"]) and not 0 < who["need"] <= len(set(who["keys"].values())) == len(who["keys"]):
-            yield f"output {name} cannot be approved by {who['need']} of its approvers"
         for quota in ("per_day", "per_minute"):
             if output[quota] is not None and not output[quota] > 0:
                 yield f"output {name}: no rows {quota}"
+
+
+def decisions_are_possible(plan: Json) -> Iterator[Problem]:
+    """An approval can be given by the people who are named; agents are not given what they must not write."""
+    given = {item["path"] for item in plan["inputs"]}
+    for output in plan["outputs"]:
+        name = output["name"]
+        if (who := output["approvers"]) and not 0 < who["need"] <= len(set(who["keys"].values())) == len(who["keys"]):
+            yield f"output {name} cannot be approved by {who['need']} of its approvers"
+        yield from (f"output {name}: agents get {p['path']}" for p in output["probes"] if p["path"] in given)
 
 
 def scans_reject(plan: Json) -> Iterator[Problem]:
@@ -353,6 +361,7 @@ INVARIANTS: tuple[Callable[[Json], Iterator[Problem]], ...] = (
     tool_rules_narrow,
     texts_are_named,
     outputs_are_bounded,
+    decisions_are_possible,
     scans_reject,
     images_are_pinned,
     references_exist,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
 from policies.plan import Distribution, Pin
+from policies.probes import LEAST, read_probes, tells
 from policies.secret_rules import FILE
 from sandbox.anchors import NAME as ANCHORS
 from sandbox.anchors import read_anchors
@@ -136,6 +137,7 @@ def resolve(
             problems[output.schema] = error
         except StrictJsonError as error:
             problems[output.schema] = CasemateError("CSM-C016", f'"{output.schema}" is not JSON: {error}')
+    _probes(workflow, root, files, problems)
     pins = _pins(workflow, root, problems)
     trust = _trust(workflow, root, files, problems)
     wanted = {rule.ecosystem for stage in workflow.stages for rule in stage.egress if rule.ecosystem}
@@ -174,6 +176,20 @@ def _anchors(workflow: Workflow, root: Path, problems: dict[str, CasemateError])
     except CasemateError as error:
         problems[ANCHORS] = error
         return {}
+
+
+def _probes(workflow: Workflow, root: Path, files: dict[str, FileFact], problems: dict[str, CasemateError]) -> None:
+    for path in sorted({path for output in workflow.outputs.values() for path in output.contamination}):
+        try:
+            data = read_inside(root, path, MAX_INPUT)
+            if not any(tells(text) for _, text in read_probes(path, data)):
+                message = f"{path} has no probe of {LEAST} letters and digits or more, so nothing could be told by it"
+                problems[path] = CasemateError("CSM-C065", message)
+            files[path] = FileFact(digest(data), len(data))
+        except CasemateError as error:
+            problems[path] = error
+        except ValueError as error:
+            problems[path] = CasemateError("CSM-C065", f"{path}: {error}")
 
 
 def key_file(name: str) -> str:

@@ -32,7 +32,7 @@ from sandbox.log import RunLog, read_events
 from sandbox.resolve import policies_digest
 from sandbox.secrets import read_secrets
 from sandbox.store import Options, Store
-from sandbox.supplies import read_inputs
+from sandbox.supplies import keep_probes, read_inputs
 from sandbox.writes import State, Write
 
 DECISION_S = 3600
@@ -42,6 +42,7 @@ def run_plan(engine: Engine, plan: Plan, store: Store, on_event: OnEvent, option
     """Run `plan`. Raises only what refuses it; for what happens in the run, the result says it."""
     means, proof = _means(engine, plan, store, options), seal(plan)
     with store.new(plan, proof.plan, options) as (run, folder):
+        keep_probes(plan, Path(options.root), folder)
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, on_event, time.monotonic() + plan.budget.wall_s)
         return _drive(Job(engine, plan, store, run, proof, options, means, driver, log), driver)

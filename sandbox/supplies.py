@@ -25,12 +25,31 @@ class Supplies:
     secrets: Mapping[str, str]
 
 
+PROBES = "probes"
+
+
+def keep_probes(plan: Plan, root: Path, folder: Path) -> None:
+    """Copy the files of probes into a run's folder, by digest; raise CSM-R013 when one is not what was compiled."""
+    for item in (probes for output in plan.outputs for probes in output.probes):
+        kept = folder / PROBES / item.digest.removeprefix("sha256:")
+        if not kept.exists():
+            kept.parent.mkdir(mode=0o700, exist_ok=True)
+            kept.write_bytes(_as_compiled(root, item.path, item.digest))
+
+
+def kept_probes(folder: Path) -> dict[str, bytes]:
+    """Return the files of probes that a run has kept, by their place in what customs is given."""
+    return {f"{PROBES}/{path.name}": path.read_bytes() for path in sorted((folder / PROBES).glob("*"))}
+
+
 def read_inputs(plan: Plan, root: Path) -> dict[str, bytes]:
     """Return the content of every input by name; raise CSM-R013 when one is not what was compiled."""
-    inputs = {}
-    for item in plan.inputs:
-        inputs[item.name] = read_inside(root, item.path, MAX_INPUT)
-        if digest(inputs[item.name]) != item.digest:
-            message = f'input "{item.path}" is not what was compiled'
-            raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
-    return inputs
+    return {item.name: _as_compiled(root, item.path, item.digest) for item in plan.inputs}
+
+
+def _as_compiled(root: Path, path: str, wanted: str) -> bytes:
+    data = read_inside(root, path, MAX_INPUT)
+    if digest(data) != wanted:
+        message = f'"{path}" is not what was compiled'
+        raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
+    return data

@@ -293,6 +293,7 @@ class OutputSpec(_Typed, frozen=True, kw_only=True):
     unique: list[str] = []
     approval: str | OverSpec = "never"
     approvers: ApproversSpec | None = None
+    contamination: list[str] = []
     atomic: str = "each"
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
+from gateway.customs.checks.contamination import Contamination
 from gateway.customs.checks.links import Links
 from gateway.customs.checks.patch import Over, added, patch_checks, plain, words
 from gateway.customs.checks.pii import Pii, redacted
@@ -67,7 +68,7 @@ class Examined:
 class Examiner:
     """Examines the chunks of one output."""
 
-    def __init__(self, output: Output, scanner: Scanner, mark_key: bytes) -> None:
+    def __init__(self, output: Output, scanner: Scanner, mark_key: bytes, probes: Mapping[str, str]) -> None:
         self.output, self._scanner = output, scanner
         self._schema = Schema(output.schema, f"output {output.name}")
         self._historic = [name for name, bound in output.bounds.items() if bound.sigma is not None]
@@ -81,7 +82,10 @@ class Examiner:
         names, self._flat = _closed_names(output.schema), _is_flat(output.schema)
         self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=self._flat)
         self._spread = Spreads(scanner.needles)
+        self._contamination = Contamination(probes, flat=self._flat) if probes else None
         self._checks = list(checks_for(output, scanner, mark_key))
+        if self._contamination is not None:
+            self._checks.append(self._contamination)
 
     def examine(self, lines: Sequence[bytes]) -> Examined:
         """Judge the rows of a chunk."""
@@ -91,7 +95,7 @@ class Examiner:
         good = {} if self._singly else self._good(rows)
         suspects = set(range(len(lines))) - good.keys()
         stopped, squeezed = self._sieve.suspects(good, forms)
-        suspects |= stopped
+        suspects |= stopped | self._contaminated(rows.records)
         result = Examined(len(lines))
         for number in sorted(suspects):
             self._one(number, rows.records[number], lines[number], forms, result)
@@ -109,6 +113,9 @@ class Examiner:
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
         result.edges = self._spread.edges(seen, plane)
         return result
+
+    def _contaminated(self, records: Sequence[dict[str, Any] | None]) -> set[int]:
+        return set(self._contamination.rows([record or {} for record in records])) if self._contamination else set()
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
         """Return the records that fit the schema and are within their bounds: all at once, or else one by one."""
@@ -220,9 +227,11 @@ def _text_checks(output: Output, scanner: Scanner, mark_key: bytes) -> Iterator[
         yield Unicode()
 
 
-def examiner(output: Output, needles: Sequence[Any], mark_key: bytes) -> Examiner:
-    """Return the examiner of an output."""
-    return Examiner(output, Scanner(load(), needles), mark_key)
+def examiner(
+    output: Output, needles: Sequence[Any], mark_key: bytes, probes: Mapping[str, str] | None = None
+) -> Examiner:
+    """Return the examiner of an output. `probes`: texts that no row may hold, by where they stand."""
+    return Examiner(output, Scanner(load(), needles), mark_key, probes or {})
 
 
 def _closed_names(schema: Mapping[str, Any]) -> Sequence[str] | None:

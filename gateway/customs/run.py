@@ -26,10 +26,14 @@ from gateway.customs.scan.scanner import Scanner
 from gateway.customs.scan.values import needles
 from gateway.customs.settle import Settlement
 from gateway.customs.spool import Spool
+from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import EventWriter
+from policies.plan import Output
+from policies.probes import read_probes
 from policies.slices import Birth, CustomsSlice
 
+PROBES = "probes"
 SMALL = 4 << 20
 """Bytes up to which one process is faster than starting others."""
 
@@ -42,7 +46,10 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
     if not out.is_dir() or any(out.iterdir()):
         raise CasemateError("CSM-W010", "the out directory is missing or not empty", place="customs")
     intake = Intake(folder, birth.facts, outputs)
-    examiners = {name: examiner(tightened(o, birth.facts), known, mark_key) for name, o in outputs.items()}
+    examiners = {
+        name: examiner(tightened(output, birth.facts), known, mark_key, _probes(output, folder / PROBES))
+        for name, output in outputs.items()
+    }
     work = partial(_examine, examiners)
     cores = len(os.sched_getaffinity(0))
     with Spool(out) as spool:
@@ -61,6 +68,20 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
     declare(
         birth, outputs, ledger, {name: s.values.distributions() for name, s in settled.items() if s.values}, out, emit
     )
+
+
+def _probes(output: Output, folder: Path) -> dict[str, str]:
+    """Return the probes of an output by where they stand; raise CSM-W019 when a file is not as the plan has it."""
+    probes: dict[str, str] = {}
+    for item in output.probes:
+        try:
+            data = (folder / item.digest.removeprefix("sha256:")).read_bytes()
+        except OSError:
+            data = b""
+        if digest(data) != item.digest:
+            raise CasemateError("CSM-W019", f"the probes {item.path} are not those of the plan", place="customs")
+        probes |= {f"{item.path}:{line}": text for line, text in read_probes(item.path, data)}
+    return probes
 
 
 def _examine(examiners: Mapping[str, Examiner], chunk: Chunk) -> Examined:

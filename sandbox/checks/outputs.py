@@ -138,4 +138,16 @@ def proposed(subject: Subject) -> Iterator[Finding]:
         yield subject.finding("CSM-C031", f'no stage proposes "{name}"', "outputs", name, key=True)
 
 
-CHECKS = (names, fields, anchored, scans, approvals, paths, proposed)
+def probes(subject: Subject) -> Iterator[Finding]:
+    """C065, and those of files: probes that cannot be read, or that tell nothing."""
+    for name, output in subject.workflow.outputs.items():
+        for position, path in enumerate(output.contamination):
+            if problem := subject.facts.problems.get(path):
+                where = ("outputs", name, "contamination", position)
+                yield subject.finding(problem.code, problem.message, *where, hint=problem.hint)
+            if any(item.path == path for item in subject.workflow.inputs.values()):
+                message = f"{path} is an input too: agents would read what they must not write"
+                yield subject.finding("CSM-C065", message, "outputs", name, "contamination", position)
+
+
+CHECKS = (names, fields, anchored, scans, approvals, probes, paths, proposed)

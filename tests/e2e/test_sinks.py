@@ -153,8 +153,8 @@ def test_a_source_that_the_plan_does_not_name_and_a_registry_that_refuses_leave_
         rules = [event.rule for event in result.of("write.judged") if event.verdict == "reject"]
         assert rules == ["CSM-W021"] * len(elsewhere)
         world.rows[2:] = []
-        world.fields["run_id"] = {"type": "string"}
-        world.rows[1]["run_id"] = "absent"  # so the registry refuses the second, when the first is there
+        world.fields["note"] = {"type": "string"}
+        world.rows[1]["note"] = "word " * 30_000  # which is too long for a tag; the first is there by then
         refused = lab.run(world.workflow(lab))
         assert (refused.exit_code, len(server.versions())) == (1, 2), refused.stderr
         assert "CSM-W010" in refused.stderr

@@ -144,6 +144,8 @@ def _outputs(random: Random, secret: Callable[[], str]) -> dict[str, Any]:
         output["approval"] = random.choice(["never", "always", "on_hold", {"over": 0}])
         if random.random() < 0.3:
             output["approvers"] = {"need": random.randint(1, 2), "of": ["anna", "ben"]}
+        if random.random() < 0.2:
+            output["contamination"] = ["evals.jsonl"]
         output["atomic"] = random.choice(["batch", "each"])
         outputs[f"output-{n}"] = output
     return outputs
@@ -235,7 +237,9 @@ def _schema(kind: str) -> Any:
 
 def facts_of(spec: Workflow) -> Facts:
     """Return the facts of a world in which everything that `spec` names exists."""
-    files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {"rows.json": FileFact(SHA, 10)}
+    files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {
+        name: FileFact(SHA, 10) for name in ("rows.json", "evals.jsonl")
+    }
     return Facts(
         files=files,
         schemas={name: _schema(output.sink.kind) for name, output in spec.outputs.items()},

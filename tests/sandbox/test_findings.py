@@ -243,6 +243,10 @@ CASES: list[tuple[str, str, str, str]] = [
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: file, path: a.md, mode: x}", "CSM-C049", "x}"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: {over: 10}", "CSM-C047", "{over"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approval: sometimes", "CSM-C007", "sometimes"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [absent.jsonl]", "CSM-C022", "absent.jsonl"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [brief.jsonl]", "CSM-C065", "brief.jsonl"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [torn.jsonl]", "CSM-C065", "torn.jsonl"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [seeds.jsonl]", "CSM-C065", "seeds.jsonl]"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 3, of: [anna, ben]}", "CSM-C047", "3, of"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 0, of: [anna]}", "CSM-C007", "0, of"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 1, of: [anna, twin]}", "CSM-C047", "twin"),
@@ -293,6 +297,8 @@ def prepare(folder: Path) -> None:
     (folder / "bomb.json").write_text(json.dumps({**closed, "properties": {"text": bomb}}))
     never = {"text": {"type": "string", "minLength": 5, "maxLength": 4}}
     (folder / "never.json").write_text(json.dumps({**closed, "properties": never}))
+    (folder / "brief.jsonl").write_text('{"question": "What is 2+2?"}\n')
+    (folder / "torn.jsonl").write_text('{"question": "What is 2+2?"\n')
     (folder / "approvers").mkdir()
     key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for name, pem in (("anna", key), ("twin", key), ("forged", b"no key")):

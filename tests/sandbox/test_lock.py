@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from policies.errors import CasemateError
-from policies.plan import Approvers, Guard, Plan, Retry, Shards, ToolRule
+from policies.plan import Approvers, Guard, Plan, ProbeFile, Retry, Shards, ToolRule
 from sandbox.diff import difference, permissions
 from sandbox.enforce import unenforced
 from sandbox.lock import NAME, approve, refuse_widened
-from tests.plans import plan
+from tests.plans import SHA, plan
 
 
 def changed(**fields: Any) -> Plan:
@@ -80,6 +80,7 @@ NARROWER = {
     "no models": stage(models=[]),
     "a quota": output(per_run=1),
     "approval": output(approval="always"),
+    "probes": output(probes=[ProbeFile(path="evals.jsonl", digest=SHA)]),
     "signatures": output(approvers=Approvers(need=2, keys={"anna": "0" * 64, "ben": "1" * 64})),
     "all or nothing": output(atomic="batch"),
     "a daily quota": output(per_day=5),
