@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Mapping
 from statistics import median
+from typing import Any, Literal
+
+import msgspec
 
 from policies.plan import Candidate, Distribution
 
@@ -20,6 +24,26 @@ FEW = 20
 _SHARE = 0.1
 _ROBUST = 1.4826
 _SLACK, _LIMIT = 0.25, 2.0
+
+
+Measure = Literal["value", "length", "share"]
+
+
+def measure_of(field: object) -> Measure | None:
+    """Return what is measured of a field with this schema: numbers, lengths of texts, or shares of few values.
+
+    None where nothing is.
+    """
+    kind: Any = field if isinstance(field, Mapping) else {}
+    match kind.get("type"):
+        case "number" | "integer":
+            return "value"
+        case "boolean":
+            return "share"
+        case "string":
+            return "share" if "enum" in kind else "length"
+        case _:
+            return None
 
 
 def limits(anchor: Distribution, candidate: Candidate | None, sigma: float) -> tuple[float, float]:
@@ -44,13 +68,15 @@ def drift(anchor: Distribution, candidate: Candidate | None, batch: Distribution
         found.append(f"the field is missing in {batch.nulls:.0%}")
     if batch.n < FEW:
         return found
+    if anchor.shares or batch.shares:
+        return found + _moved(anchor.shares, batch)
     unit = anchor.sd or abs(anchor.mean) * 0.01 or 1e-9
     noise = 1 / math.sqrt(batch.n)
     if abs(batch.mean - anchor.mean) > unit * (0.5 + 4 * noise):
         found.append(f"the mean is {_away(batch.mean, anchor.mean, unit)} from the anchor's")
     if abs(_middle(batch) - _middle(anchor)) > max(_robust(anchor), 0.1 * unit) * (0.5 + 5 * noise):
         found.append(f"the median is {_away(_middle(batch), _middle(anchor), unit)} from the anchor's")
-    ratio = (batch.sd or unit * 1e-3) / unit
+    ratio = (batch.sd or (unit * 1e-3 if anchor.sd else unit)) / unit  # what never varied may go on so
     if not 0.5 - 2 * noise <= ratio <= 2 + 8 * noise:
         found.append(f"the spread is {ratio:.2g} times the anchor's")
     if (distance := _kolmogorov(anchor, batch)) > 0.15 + 1.63 * noise:
@@ -63,36 +89,52 @@ def drift(anchor: Distribution, candidate: Candidate | None, batch: Distribution
 
 def learn(anchor: Distribution, candidate: Candidate | None, batch: Distribution) -> Candidate:
     """Return the candidate after a set was applied: the set before it is taken in, this one waits."""
-    now = candidate or Candidate(n=anchor.n, mean=anchor.mean, sd=anchor.sd, centiles=anchor.centiles)
+    now = candidate or Candidate(
+        n=anchor.n, mean=anchor.mean, sd=anchor.sd, centiles=anchor.centiles, shares=anchor.shares
+    )
     up, down = _sums(anchor, candidate, batch)
     waiting = now.waiting
     if waiting is None or waiting.n == 0:
-        return _changed(now, now.mean, now.sd, now.centiles, 0, batch, up, down)
+        return msgspec.structs.replace(now, waiting=batch, up=up, down=down)
     share = min(waiting.n / (waiting.n + now.n), _SHARE)
-    mean = now.mean + share * (waiting.mean - now.mean)
-    sd = math.sqrt(max((1 - share) * now.sd**2 + share * waiting.sd**2, 0.0))
-    centiles = [old + share * (new - old) for old, new in zip(now.centiles, waiting.centiles, strict=True)]
-    return _changed(now, mean, sd, centiles, waiting.n, batch, up, down)
+    names = sorted({*now.shares, *waiting.shares})
+    return Candidate(
+        n=now.n + waiting.n,
+        mean=now.mean + share * (waiting.mean - now.mean),
+        sd=math.sqrt(max((1 - share) * now.sd**2 + share * waiting.sd**2, 0.0)),
+        centiles=[old + share * (new - old) for old, new in zip(now.centiles, waiting.centiles, strict=True)],
+        shares={name: _mixed(now.shares.get(name, 0), waiting.shares.get(name, 0), share) for name in names},
+        waiting=batch,
+        up=up,
+        down=down,
+    )
 
 
-def _changed(
-    now: Candidate,
-    mean: float,
-    sd: float,
-    centiles: list[float],
-    more: int,
-    batch: Distribution,
-    up: float,
-    down: float,
-) -> Candidate:
-    return Candidate(n=now.n + more, mean=mean, sd=sd, centiles=centiles, waiting=batch, up=up, down=down)
+def _mixed(old: float, new: float, share: float) -> float:
+    return old + share * (new - old)
 
 
 def promoted(candidate: Candidate, nulls: float) -> Distribution:
     """Return the anchor that a candidate would become, if a person says so."""
     return Distribution(
-        n=candidate.n, mean=candidate.mean, sd=candidate.sd, nulls=nulls, centiles=list(candidate.centiles)
+        n=candidate.n,
+        mean=candidate.mean,
+        sd=candidate.sd,
+        nulls=nulls,
+        centiles=list(candidate.centiles),
+        shares=dict(candidate.shares),
     )
+
+
+def _moved(anchor: Mapping[str, float], batch: Distribution) -> list[str]:
+    """Return, in words, how far shares are from the anchor's, if that is more than chance and a tenth."""
+    names = {*anchor, *batch.shares}
+    apart = sum(abs(anchor.get(name, 0) - batch.shares.get(name, 0)) for name in names) / 2
+    if apart <= 0.1 + math.sqrt(len(names) / batch.n):
+        return []
+    most = max(sorted(names), key=lambda name: abs(anchor.get(name, 0) - batch.shares.get(name, 0)))
+    shares = f"{batch.shares.get(most, 0):.0%} instead of {anchor.get(most, 0):.0%}"
+    return [f"the shares are {apart:.2f} apart: {most[:40]} has {shares}"]
 
 
 def _sums(anchor: Distribution, candidate: Candidate | None, batch: Distribution) -> tuple[float, float]:

@@ -13,13 +13,17 @@ Number = int | float
 
 
 class Distribution(Frozen, frozen=True, kw_only=True):
-    """The values of a field: their number, mean, standard deviation, 101 centiles, and the share of rows without."""
+    """The values of a field: their number, mean, standard deviation, 101 centiles, and the share of rows without.
+
+    Of a text they are its length in characters. Of a field with few values there are only the `shares` of each.
+    """
 
     n: Count
     mean: Number
     sd: Number
     nulls: Number
     centiles: list[Number]
+    shares: dict[str, Number] = msgspec.field(default_factory=dict)
 
 
 class Candidate(Frozen, frozen=True, kw_only=True):
@@ -30,14 +34,15 @@ class Candidate(Frozen, frozen=True, kw_only=True):
     mean: Number
     sd: Number
     centiles: list[Number]
+    shares: dict[str, Number] = msgspec.field(default_factory=dict)
     waiting: Distribution | None = None
     up: Number = 0
     down: Number = 0
 
 
 class Bound(Frozen, frozen=True, kw_only=True):
-    """Smallest and largest allowed value of a numeric field; or within `sigma` of the history of an output, whose
-    `anchor` is the state that a person has committed."""
+    """Smallest and largest allowed value of a number, or length of a text; or within `sigma` of the history of an
+    output, whose `anchor` is the state that a person has committed."""
 
     min: Number | None
     max: Number | None

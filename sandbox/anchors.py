@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from policies.canonical import canonical
+from policies.events import clean
 from policies.history import drift, learn, promoted
 from policies.plan import Candidate, Distribution, Plan
 from sandbox.committed import read_committed, write_committed
@@ -95,5 +96,8 @@ def described(plan: Plan, candidates: Mapping[str, Mapping[str, Candidate]]) -> 
 
 
 def _words(values: Distribution) -> str:
+    if values.shares:
+        most = sorted(values.shares.items(), key=lambda pair: (-pair[1], pair[0]))[:10]
+        return f"{values.n:,} values: {', '.join(f'{clean(name, 40)} {share:.1%}' for name, share in most)}"
     middle = values.centiles[len(values.centiles) // 2]
     return f"{values.n:,} values, mean {values.mean:.4g}, standard deviation {values.sd:.4g}, median {middle:.4g}"

@@ -25,7 +25,7 @@ from gateway.customs.checks.shape import MAX_NODES, Shape
 from gateway.customs.checks.source import Source
 from gateway.customs.checks.unicode import Unicode
 from gateway.customs.columns import Columns
-from gateway.customs.history import columns_of
+from gateway.customs.history import columns_of, measures_of
 from gateway.customs.judge import REDACTED, fatal, objections, rejecting
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
@@ -62,7 +62,7 @@ class Examined:
     open: bool = False
     rejects: bool = False
     edges: Edges | None = None
-    numbers: dict[str, list[float]] = field(default_factory=dict)
+    numbers: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Examiner:
@@ -71,9 +71,10 @@ class Examiner:
     def __init__(self, output: Output, scanner: Scanner, mark_key: bytes, probes: Mapping[str, str]) -> None:
         self.output, self._scanner = output, scanner
         self._schema = Schema(output.schema, f"output {output.name}")
-        self._historic = [name for name, bound in output.bounds.items() if bound.sigma is not None]
+        measures = measures_of(output)
+        self._historic = {name: measures[name] for name, bound in output.bounds.items() if bound.sigma is not None}
         self._columns = Columns(output.schema) if output.format == "parquet" else None
-        self._limits = [(name, bound.min, bound.max) for name, bound in output.bounds.items()]
+        self._bounds = Bounds(output)
         self._many = None if self._columns else _many(output)
         self._names = frozenset(output.schema.get("properties", {}))
         self._closed = output.schema.get("additionalProperties") is False and "patternProperties" not in output.schema
@@ -136,14 +137,8 @@ class Examiner:
         if len(form) > MAX_NODES:
             return False
         try:
-            for name, low, high in self._limits:
-                value = record.get(name)
-                if value is None and name not in record:
-                    continue
-                if type(value) is not int and type(value) is not float:
-                    return False
-                if (low is not None and value < low) or (high is not None and value > high):
-                    return False
+            if any(self._bounds.broken(record)):
+                return False
             return self._schema.fits(record) and not (self._columns and any(self._columns.misfits(record)))
         except Exception:  # noqa: BLE001 - whatever it is, the checks will say
             return False
@@ -193,11 +188,7 @@ def _many(output: Output) -> Schema | None:
     """Return the schema of many records of an output within their bounds; None where it refers to parts of itself."""
     if b'"$' in canonical(output.schema).replace(b'"$schema"', b""):
         return None
-    limits: dict[str, dict[str, Any]] = {}
-    for name, bound in output.bounds.items():
-        sides = {"minimum": bound.min, "maximum": bound.max}
-        limits[name] = {"type": "number", **{side: value for side, value in sides.items() if value is not None}}
-    items = {"allOf": [output.schema, {"properties": limits}]}
+    items = {"allOf": [output.schema, {"properties": Bounds(output).schemas()}]}
     return Schema({"type": "array", "items": items}, f"output {output.name}")
 
 

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from datasketches import kll_doubles_sketch  # type: ignore[import-untyped]
 
-from policies.history import drift, limits
+from policies.history import Measure, drift, limits, measure_of
 from policies.plan import Candidate, Distribution, Output
 
 CENTILES = [part / 100 for part in range(101)]
 _K = 400
 FACT = "candidate/"
+
+
+class Shares:
+    """How often each of a few values is there."""
+
+    def __init__(self) -> None:
+        self.rows, self._counts = 0, Counter[str]()
+
+    def add(self, values: Iterable[str], rows: int) -> None:
+        """Take in the values that `rows` rows have."""
+        self.rows += rows
+        self._counts.update(values)
+
+    def distribution(self) -> Distribution | None:
+        """Return the shares; None when there are no values."""
+        if not (total := self._counts.total()):
+            return None
+        shares: dict[str, int | float] = {name: count / total for name, count in sorted(self._counts.items())}
+        return Distribution(n=total, mean=0, sd=0, nulls=1 - total / self.rows, centiles=[], shares=shares)
 
 
 class Values:
@@ -54,7 +74,7 @@ def tightened(output: Output, facts: Mapping[str, str]) -> Output:
     """Return an output whose bounds are also those that history gives for this run."""
     candidates, bounds = candidates_of(output, facts), dict(output.bounds)
     for name, bound in output.bounds.items():
-        if bound.sigma is not None and bound.anchor is not None:
+        if bound.sigma is not None and bound.anchor is not None and bound.anchor.centiles:
             low, high = limits(bound.anchor, candidates.get(name), bound.sigma)
             low = low if bound.min is None else max(low, bound.min)
             high = high if bound.max is None else min(high, bound.max)
@@ -74,12 +94,13 @@ class SetValues:
     def __init__(self, output: Output, facts: Mapping[str, str]) -> None:
         self._bounds = {name: bound for name, bound in output.bounds.items() if bound.sigma is not None}
         self._candidates = candidates_of(output, facts)
-        self._values = {name: Values() for name in self._bounds}
+        measures = measures_of(output)
+        self._values = {name: Shares() if measures[name] == "share" else Values() for name in self._bounds}
 
     def __bool__(self) -> bool:
         return bool(self._bounds)
 
-    def add(self, columns: Mapping[str, list[float]], rows: int) -> None:
+    def add(self, columns: Mapping[str, list[Any]], rows: int) -> None:
         """Take in the values of some rows, by field."""
         for name, values in self._values.items():
             values.add(columns.get(name, []), rows)
@@ -105,7 +126,23 @@ class SetValues:
         return found
 
 
-def columns_of(records: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[float]]:
-    """Return the numbers that records have in some fields."""
+def measures_of(output: Output) -> dict[str, Measure]:
+    """Return what is measured of each bounded field. In a compiled plan there is something."""
+    fields = output.schema.get("properties", {})
+    return {name: measure_of(fields.get(name)) or "value" for name in output.bounds}
+
+
+def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, Measure]) -> dict[str, list[Any]]:
+    """Return what is measured of some fields, of the records that have them."""
     rows = list(records)
-    return {name: [row[name] for row in rows if type(row.get(name)) in (int, float)] for name in names}
+    return {name: list(_measured(rows, name, measure)) for name, measure in fields.items()}
+
+
+def _measured(rows: Sequence[Mapping[str, Any]], name: str, measure: Measure) -> Iterable[Any]:
+    match measure:
+        case "value":
+            return (row[name] for row in rows if type(row.get(name)) in (int, float))
+        case "length":
+            return (len(row[name]) for row in rows if type(row.get(name)) is str)
+        case _:
+            return (str(row[name]) for row in rows if type(row.get(name)) in (str, bool))

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from policies.events import clean
+from policies.history import measure_of
 from policies.writes import RESERVED_TOOLS
 from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
@@ -58,14 +59,17 @@ def fields(subject: Subject) -> Iterator[Finding]:
         if not properties:
             continue
         for field, bound in output.bounds.items():
-            kind = properties.get(field, {}).get("type") if isinstance(properties.get(field), dict) else None
-            if kind not in ("number", "integer"):
-                message = f'"{field}" is not a numeric field of the schema'
+            measure = measure_of(properties.get(field))
+            if measure is None:
+                message = f'"{field}" is no number, text or boolean of the schema'
                 hint = did_you_mean(field, properties)
                 yield subject.finding("CSM-C029", message, "outputs", name, "bounds", field, key=True, hint=hint)
             if bound.history is not None and bound.history not in subject.workflow.outputs:
                 message = f'history of the undeclared output "{bound.history}"'
                 yield subject.finding("CSM-C029", message, "outputs", name, "bounds", field, "history")
+            if measure == "share" and not bound.min is bound.max is None:
+                message = f'"{field}" has few values: there is no smallest or largest, only `sigma`'
+                yield subject.finding("CSM-C029", message, "outputs", name, "bounds", field)
             if bound.min is not None and bound.max is not None and bound.min > bound.max:
                 yield subject.finding("CSM-C007", "min is above max", "outputs", name, "bounds", field)
         for position, field in enumerate(output.unique):

@@ -499,3 +499,39 @@ def test_a_field_that_is_left_out_does_not_escape_its_history(tmp_path: Path) ->
         assert judged.lines("verdicts.jsonl")[0]["reasons"][0]["code"] == "CSM-W014"
     unknown = one(tmp_path / "unknown", without, bounds={"score": Bound(min=None, max=None, sigma=3)})
     assert unknown.declaration().held[0].rows == 30
+
+
+KINDS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"prompt": {"type": "string"}, "kind": {"type": "string", "enum": ["good", "bad"]}},
+    "required": ["prompt"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_text_is_bounded_by_its_length_alone_and_among_others(tmp_path: Path, others: int) -> None:
+    lengths = [2, 3, 7, 8]
+    records = [{"prompt": "é" * length} for length in lengths] + [{"prompt": "x" * 5}] * others
+    result = one(tmp_path, records, bounds={"prompt": Bound(min=2.5, max=7)}, unique=[])
+    assert [len(row["prompt"]) for row in result.lines("samples.jsonl")] == [3, 7] + [5] * others
+    reasons = [line["reasons"][0] for line in result.lines("verdicts.jsonl") if line["verdict"] == "reject"]
+    assert [(r["code"], r["excerpt"]) for r in reasons] == [("CSM-W003", "below 2.5"), ("CSM-W003", "above 7")]
+
+
+def kinds(good: int, bad: int, length: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"{n:0{length}d}", "kind": "good" if n < good else "bad"} for n in range(good + bad)]
+
+
+def test_a_set_with_other_shares_or_lengths_than_its_history_is_held(tmp_path: Path) -> None:
+    none = Bound(min=None, max=None, sigma=5)
+    asked: dict[str, Any] = {"schema": KINDS, "per_run": 500, "unique": ["prompt"]}
+    first = one(tmp_path / "first", kinds(80, 20, 9), bounds={"kind": none, "prompt": none}, **asked)
+    values = first.declaration().values["samples"]
+    assert values["kind"].shares == {"good": 0.8, "bad": 0.2}
+    assert (values["prompt"].mean, values["prompt"].n) == (9, 100)
+    signed = {name: msgspec.structs.replace(none, anchor=anchor) for name, anchor in values.items()}
+    assert one(tmp_path / "same", kinds(150, 50, 9), bounds=signed, **asked).declaration().accepted == {"samples": 200}
+    for name, others in (("kind", kinds(60, 140, 9)), ("prompt", kinds(160, 40, 12))):
+        held = one(tmp_path / name, others, bounds={name: signed[name]}, **asked)
+        assert held.declaration().accepted == {"samples": 0}, name

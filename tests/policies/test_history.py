@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from policies.history import drift, learn, limits, promoted
+from policies.history import drift, learn, limits, measure_of, promoted
 from policies.plan import Candidate, Distribution
 
 RUNS, ROWS = 200, 100
@@ -155,3 +155,61 @@ def test_a_set_is_learned_one_set_later_and_never_counts_for_more_than_a_tenth()
     assert first.mean == ANCHOR.mean
     second = learn(ANCHOR, first, distribution(normal(0.0, 8)))
     assert 0.0 < second.mean - ANCHOR.mean < 0.06
+
+
+def shares(count: int = 200, nulls: float = 0.0, **named: float) -> Distribution:
+    return Distribution(n=count, mean=0, sd=0, nulls=nulls, centiles=[], shares=dict(named))
+
+
+KINDS = shares(5000, good=0.6, fair=0.3, bad=0.1)
+
+
+def test_shares_that_are_as_they_were_pass() -> None:
+    assert drift(KINDS, None, shares(good=0.55, fair=0.33, bad=0.12)) == []
+    assert drift(KINDS, None, shares(10, good=1.0)) == [], "a few rows say nothing of shares"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        shares(good=0.2, fair=0.3, bad=0.5),
+        shares(good=1.0),
+        shares(good=0.6, other=0.4),
+        shares(2000, good=0.9, bad=0.1),
+    ],
+)
+def test_shares_that_have_moved_are_held(batch: Distribution) -> None:
+    assert any("shares" in why for why in drift(KINDS, None, batch))
+
+
+def test_shares_cannot_be_walked_away() -> None:
+    candidate: Candidate | None = None
+    held = 0
+    for run in range(RUNS):
+        step = min(0.002 * run, 0.6)
+        batch = shares(1000, good=0.6 - step, fair=0.3, bad=0.1 + step)
+        if drift(KINDS, candidate, batch):
+            held += 1
+        else:
+            candidate = learn(KINDS, candidate, batch)
+    assert candidate is not None
+    assert held > RUNS / 2
+    assert candidate.shares["bad"] - 0.1 < 0.15
+    assert promoted(candidate, 0.0).shares == candidate.shares
+
+
+@pytest.mark.parametrize(
+    ("field", "measure"),
+    [
+        ({"type": "integer"}, "value"),
+        ({"type": "string"}, "length"),
+        ({"type": "string", "enum": ["a", "b"]}, "share"),
+        ({"type": "boolean"}, "share"),
+        ({"type": "array"}, None),
+        ({"type": ["string", "null"]}, None),
+        (None, None),
+        (True, None),
+    ],
+)
+def test_what_is_measured_follows_from_the_schema(field: object, measure: str | None) -> None:
+    assert measure_of(field) == measure

@@ -270,7 +270,8 @@ CASES: list[tuple[str, str, str, str]] = [
     ("    needs: [generate]", "    env: {MINE: $CASEMATE_TEST_KEY}\n    needs: [generate]", "CSM-C008", "$CASEMATE"),
     ("    outputs: [rows]\noutputs:\n  rows:\n    sink: {kind: dataset, path: out/rows.parquet}", "    outputs: [rows]\n    tools: {repo: [push]}\ntools: {repo: {image: a}}\noutputs:\n  rows:\n    sink: {kind: mcp, server: repo, tool: push}", "CSM-C039", "push]"),
     ("bounds: {score:", "bounds: {scroe:", "CSM-C029", "scroe"),
-    ("bounds: {score:", "bounds: {text:", "CSM-C029", "text: {min"),
+    ("    schema: rows.json\n    bounds: {score: {min: 0, max: 1}}", "    schema: kinds.json\n    bounds: {tags: {min: 0}}", "CSM-C029", "tags: {min"),
+    ("    schema: rows.json\n    bounds: {score: {min: 0, max: 1}}", "    schema: kinds.json\n    bounds: {kind: {min: 0}}", "CSM-C029", "{min: 0}}"),
     ("{min: 0, max: 1}", "{min: 2, max: 1}", "CSM-C007", "{min: 2"),
     ("unique: [text]", "unique: [txet]", "CSM-C029", "txet"),
 ]  # fmt: skip
@@ -297,6 +298,8 @@ def prepare(folder: Path) -> None:
     (folder / "bomb.json").write_text(json.dumps({**closed, "properties": {"text": bomb}}))
     never = {"text": {"type": "string", "minLength": 5, "maxLength": 4}}
     (folder / "never.json").write_text(json.dumps({**closed, "properties": never}))
+    kinds = {"kind": {"type": "string", "enum": ["a", "b"]}, "tags": {"type": "array"}, "text": {"type": "string"}}
+    (folder / "kinds.json").write_text(json.dumps({**closed, "properties": kinds}))
     (folder / "brief.jsonl").write_text('{"question": "What is 2+2?"}\n')
     (folder / "torn.jsonl").write_text('{"question": "What is 2+2?"\n')
     (folder / "approvers").mkdir()
