@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from policies.cells import parted
 from policies.plan import Count, Frozen
 from policies.vocabulary import ATTRIBUTES, Component, EventName, Verdict
 
@@ -34,6 +35,7 @@ class ComponentEvent(Frozen, frozen=True, kw_only=True):
     actor: Component
     event: EventName
     stage: str | None
+    shard: int | None = None
     verdict: Verdict | None
     rule: str | None
     reason: str | None
@@ -87,13 +89,16 @@ class EventWriter:
         reason: str | None = None,
         attrs: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Write one event. `rule` is an error code or the place of a rule; `attrs` keys come from `ATTRIBUTES`."""
+        """Write one event. `stage` may be the cell of a shard; `rule` is an error code or the place of a rule; `attrs`
+        keys come from `ATTRIBUTES`."""
+        where, shard = parted(stage) if stage is not None else (None, None)
         record = ComponentEvent(
             n=self._n,
             time=now(),
             actor=self._actor,
             event=event,
-            stage=stage,
+            stage=where,
+            shard=shard,
             verdict=verdict,
             rule=clean(rule) if rule else None,
             reason=clean(reason) if reason else None,

@@ -16,6 +16,7 @@ from policies.base import Frozen as Frozen
 from policies.base import Name as Name
 from policies.base import Port as Port
 from policies.canonical import canonical, digest, strict_loads
+from policies.cells import cells_of
 from policies.errors import CasemateError
 from policies.outputs import Approvers as Approvers
 from policies.outputs import Bound as Bound
@@ -246,11 +247,12 @@ class Limits(Frozen, frozen=True, kw_only=True):
 
 
 class Shards(Frozen, frozen=True, kw_only=True):
-    """Run the stage once for each `size` items of an input, `parallel` at a time."""
+    """Run the stage once for each `size` items of an input, `parallel` at a time: `count` times in all."""
 
     over: Name
     size: Count
     parallel: Count
+    count: Count
 
 
 class Retry(Frozen, frozen=True, kw_only=True):
@@ -282,6 +284,7 @@ class ToolRule(Frozen, frozen=True, kw_only=True):
 class Stage(Frozen, frozen=True, kw_only=True):
     """One container run with fixed permissions. `tools`: names of read tools by server, which `tool_rules` narrow;
     `resources` (URIs, or what they begin with and `*`) and `prompts` are of the same servers. `cache`: of LLM answers.
+    In `shards`, each has a cell of its own; of `limits`, calls, tokens and money are of all together.
     """
 
     name: Name
@@ -303,6 +306,11 @@ class Stage(Frozen, frozen=True, kw_only=True):
     retry: Retry | None = None
     cache: Literal["none", "exact"] = "none"
     locks: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of its cells, in order: one, or one for each shard."""
+        return cells_of(self.name, self.shards.count if self.shards is not None else None)
 
 
 class Student(Frozen, frozen=True, kw_only=True):

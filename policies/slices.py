@@ -29,6 +29,7 @@ from policies.plan import (
     Output,
     Plan,
     Port,
+    Stage,
     Tool,
     ToolRule,
     body_digest,
@@ -42,10 +43,11 @@ class StageEgress(Frozen, frozen=True, kw_only=True):
     """The egress door of one stage, or of one MCP `server` of a stage, which is somebody else and has rules of its own.
 
     A proxy speaks HTTP on /doors/<door>/egress.sock; a `tcp` rule is a socket beside it, /doors/<door>/<port>.sock.
-    The door is named after the stage, or by `server_door`.
+    The door is named after the cell, or by `server_door`. `shards`: how many cells the stage has, if it is in parts.
     """
 
     stage: Name
+    shards: Count | None = None
     server: Name | None = None
     rules: list[EgressRule]
     max_connections: Count
@@ -76,9 +78,10 @@ class FirewallSlice(Frozen, frozen=True, kw_only=True):
 
 
 class StageModels(Frozen, frozen=True, kw_only=True):
-    """The LLM door of one stage, at /doors/<stage>/llm.sock."""
+    """The LLM door of one stage, at /doors/<cell>/llm.sock."""
 
     stage: Name
+    shards: Count | None = None
     models: list[Name]
     limits: Limits
     cache: Literal["none", "exact"]
@@ -95,9 +98,10 @@ class LlmSlice(Frozen, frozen=True, kw_only=True):
 
 
 class StageWrites(Frozen, frozen=True, kw_only=True):
-    """The MCP door of one stage, at /doors/<stage>/mcp.sock."""
+    """The MCP door of one stage, at /doors/<cell>/mcp.sock."""
 
     stage: Name
+    shards: Count | None = None
     outputs: list[Name]
     tools: dict[str, list[str]]
     tool_rules: list[ToolRule] = msgspec.field(default_factory=list)
@@ -108,7 +112,7 @@ class StageWrites(Frozen, frozen=True, kw_only=True):
 class GatewaySlice(Frozen, frozen=True, kw_only=True):
     """Which outputs a stage may propose, and which tools it may call.
 
-    A container's standard streams are at /tools/<stage>/<server>/stdio.sock, the tunnel of a remote server at
+    A container's standard streams are at /tools/<cell>/<server>/stdio.sock, the tunnel of a remote server at
     /doors/up-tool.<server>/up.sock.
     """
 
@@ -147,10 +151,11 @@ class Birth(Frozen, frozen=True, kw_only=True):
     """The one message that a trusted process reads from its standard input, as JSON: all that it will ever be told.
 
     `slice` is the canonical JSON text of the slice; `secrets` are those that this process alone holds, by name;
-    `facts` are what the run knows besides the plan: customs gets, as `buffer/<stage>`, the digest of the last line of
-    that stage's write buffer, as the event log has it; the llm proxy gets `recording`: `write` or `read`. In a run that
-    goes on, it also gets as `spent/<stage>` the calls, tokens and nano-USD so far, and the gateway `used/<output>`
-    (rows and bytes of stages that completed) and `proposals/<stage>` (how many).
+    `facts` are what the run knows besides the plan: who faces agents gets, as `cells`, the names of those that it will
+    meet; customs gets, as `buffer/<cell>`, the digest of the last line of that cell's write buffer, as the event log
+    has it; the llm proxy gets `recording`: `write` or `read`. In a run that goes on, it also gets as `spent/<stage>`
+    the calls, tokens and nano-USD so far, and the gateway `used/<output>` (rows and bytes of cells that completed) and
+    `proposals/<cell>` (how many).
     """
 
     run: str
@@ -169,9 +174,9 @@ def up_door(alias: str) -> str:
     return f"up-{alias}"
 
 
-def server_door(stage: str, server: str) -> str:
-    """Return the name of the egress door of an MCP server that runs in a container; no stage can have that name."""
-    return f"{stage}.{server}"
+def server_door(cell: str, server: str) -> str:
+    """Return the name of the egress door of a cell's MCP server that runs in a container; no cell has such a name."""
+    return f"{cell}.{server}"
 
 
 def tool_door(server: str) -> str:
@@ -184,10 +189,10 @@ def token_door(server: str) -> str:
     return f"up-token.{server}"
 
 
-def servers_with_egress(plan: Plan) -> list[tuple[str, Tool]]:
+def servers_with_egress(plan: Plan) -> list[tuple[Stage, Tool]]:
     """Return each server in a container that may connect somewhere, with the stage whose it is."""
     return [
-        (stage.name, tool)
+        (stage, tool)
         for stage in plan.stages
         for tool in plan.tools
         if tool.name in stage.tools and tool.image is not None and tool.egress
@@ -257,11 +262,17 @@ def slices(plan: Plan) -> dict[Component, Slice]:
         Component.FIREWALL: FirewallSlice(
             version=SLICE_VERSION,
             stages=[
-                StageEgress(stage=stage.name, rules=stage.egress, max_connections=MAX_CONNECTIONS)
+                StageEgress(stage=stage.name, shards=_count(stage), rules=stage.egress, max_connections=MAX_CONNECTIONS)
                 for stage in plan.stages
             ]
             + [
-                StageEgress(stage=stage, server=tool.name, rules=tool.egress, max_connections=MAX_CONNECTIONS)
+                StageEgress(
+                    stage=stage.name,
+                    shards=_count(stage),
+                    server=tool.name,
+                    rules=tool.egress,
+                    max_connections=MAX_CONNECTIONS,
+                )
                 for stage, tool in servers_with_egress(plan)
             ],
             tunnels=[
@@ -283,7 +294,10 @@ def slices(plan: Plan) -> dict[Component, Slice]:
             version=SLICE_VERSION,
             budget=plan.budget,
             models=plan.models,
-            stages=[StageModels(stage=s.name, models=s.models, limits=s.limits, cache=s.cache) for s in plan.stages],
+            stages=[
+                StageModels(stage=s.name, shards=_count(s), models=s.models, limits=s.limits, cache=s.cache)
+                for s in plan.stages
+            ],
             trust=plan.trust,
         ),
         Component.GATEWAY: GatewaySlice(
@@ -291,6 +305,7 @@ def slices(plan: Plan) -> dict[Component, Slice]:
             stages=[
                 StageWrites(
                     stage=s.name,
+                    shards=_count(s),
                     outputs=s.outputs,
                     tools=s.tools,
                     tool_rules=s.tool_rules,
@@ -310,6 +325,10 @@ def slices(plan: Plan) -> dict[Component, Slice]:
             trust=plan.trust if applied(plan) else [],
         ),
     }
+
+
+def _count(stage: Stage) -> int | None:
+    return stage.shards.count if stage.shards is not None else None
 
 
 def seal(plan: Plan) -> Seal:

@@ -1,6 +1,6 @@
 """Proposed writes on their way from the gateway's buffer to a verdict at customs.
 
-The buffer of a stage is a file of canonical JSON lines, one `Proposal` each, chained by hash: `prev` is the digest of
+The buffer of a cell is a file of canonical JSON lines, one `Proposal` each, chained by hash: `prev` is the digest of
 the line before, without its newline (of nothing, for the first). The gateway announces each line by an event that has
 its digest before it answers the agent, so that the event log vouches for the buffer.
 """
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from policies.canonical import digest
+from policies.cells import CELL
 from policies.plan import Count, Digest, Distribution, Frozen, Name
 
 GENESIS = digest(b"")
@@ -22,7 +23,7 @@ RESERVED_TOOLS = ("noop", "propose_file", "report_incomplete", "write_status")
 """Tools of every write server; no output may take one of these names."""
 
 
-PROPOSAL_ID = r"[a-z][a-z0-9_-]{0,39}-(0|[1-9][0-9]{0,8})"
+PROPOSAL_ID = CELL + r"-(0|[1-9][0-9]{0,8})"
 """What a field of `format: proposal-id` holds: the id of an earlier proposal, as the write server gave it."""
 
 FILE_PATH = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,9}"
@@ -36,12 +37,13 @@ class SetFile(Frozen, frozen=True, kw_only=True):
 
 
 class Proposal(Frozen, frozen=True, kw_only=True, omit_defaults=True):
-    """One buffered record, or one `file` of them (then `record` is empty). `id` is `<stage>-<seq>`; never edited."""
+    """One buffered record, or one `file` of them (then `record` is empty). `id` is `<cell>-<seq>`; never edited."""
 
     seq: Count
     prev: Digest
     id: str
     stage: Name
+    shard: Count | None = None
     output: Name
     record: dict[str, Any]
     file: SetFile | None = None
@@ -54,11 +56,11 @@ def references(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def place_of(proposal: object) -> tuple[str, int] | None:
-    """Return the stage and the number in a proposal's id; None for anything else."""
+    """Return the cell and the number in a proposal's id; None for anything else."""
     if not isinstance(proposal, str) or not re.fullmatch(PROPOSAL_ID, proposal):
         return None
-    stage, _, number = proposal.rpartition("-")
-    return stage, int(number)
+    cell, _, number = proposal.rpartition("-")
+    return cell, int(number)
 
 
 class Reason(Frozen, frozen=True, kw_only=True):

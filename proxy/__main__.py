@@ -22,7 +22,8 @@ async def _egress(part: FirewallSlice, birth: Birth, roots: Roots) -> int:
     events = Events(EventWriter(Component.FIREWALL))
     issuer = Issuer() if inspects(part) else None
     published = {"casemate.certificate": issuer.published} if issuer else {}
-    return await serve(firewall(part, roots, events, issuer=issuer, secrets=birth.secrets), events, published)
+    app = firewall(part, roots, events, issuer=issuer, secrets=birth.secrets, facts=birth.facts)
+    return await serve(app, events, published)
 
 
 async def _llm(part: LlmSlice, birth: Birth, roots: Roots) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from policies.cells import parted
 from policies.plan import EgressRule, Plan, Stage
 
 CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD = "ca.pem", "truststore.p12", "changeit"
@@ -13,14 +14,16 @@ CA_BUNDLE, TRUST_STORE, TRUST_STORE_PASSWORD = "ca.pem", "truststore.p12", "chan
 PLACEHOLDER_KEY = "casemate-placeholder-not-a-key"
 
 
-def agent_env(run: str, stage: str) -> dict[str, str]:
-    """Return the environment of an agent: where the doors are, and placeholders where clients insist on a key."""
+def agent_env(run: str, cell: str) -> dict[str, str]:
+    """Return the environment of a cell's agent: where the doors are, and placeholders where clients insist on a key."""
     llm = "http://127.0.0.1:4000"
+    stage, shard = parted(cell)
     return {
         "HOME": "/workspace",
         "TMPDIR": "/tmp",  # noqa: S108
         "CASEMATE_RUN": run,
         "CASEMATE_STAGE": stage,
+        **({"CASEMATE_SHARD": str(shard)} if shard is not None else {}),
         "OPENAI_BASE_URL": f"{llm}/v1",
         "OPENAI_API_KEY": PLACEHOLDER_KEY,
         "ANTHROPIC_BASE_URL": llm,

@@ -18,7 +18,7 @@ from sandbox.driver import Driver
 from sandbox.engine import Exit
 from sandbox.secrets import held_by
 from sandbox.specs import MIB, ContainerSpec
-from sandbox.supplies import Supplies
+from sandbox.supplies import Supplies, inputs_of
 from sandbox.sweep import sweep_run
 from sandbox.tool_cells import trusting
 from sandbox.tool_servers import ToolServers
@@ -83,7 +83,7 @@ def converse(
     trusted = authorities.collected(engine, firewall.name, plan, driver.certificate) if trusting(plan, stage) else {}
     theirs = {tool.secret: secrets[tool.secret] for tool in cell.tools if tool.secret is not None}
     supplies = Supplies(
-        inputs={item.target: inputs[item.name] for item in plan.inputs if item.name in stage.inputs},
+        inputs=inputs_of(plan, stage.name, inputs),
         authorities=trusted,
         secrets=theirs,
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from policies.cells import in_order
 from policies.errors import CasemateError
 from policies.plan import Plan, decode
 from policies.slices import Birth
@@ -42,17 +43,17 @@ def own_archive() -> bytes:
     return buffer.getvalue()
 
 
-def take_buffer(engine: Engine, carrier: str, stage: str, folder: Path) -> None:
-    """Copy the write buffer of a stage, to which nobody can add now, out of the gateway's volume."""
-    archive = engine.get(carrier, f"/buffer/{stage}.jsonl", _OUT_BYTES)
+def take_buffer(engine: Engine, carrier: str, cell: str, folder: Path) -> None:
+    """Copy the write buffer of a cell, to which nobody can add now, out of the gateway's volume."""
+    archive = engine.get(carrier, f"/buffer/{cell}.jsonl", _OUT_BYTES)
     for content in read_tar(archive, "").values():
-        write_durably(folder / "writes" / f"{stage}.jsonl", content)
+        write_durably(folder / "writes" / f"{cell}.jsonl", content)
 
 
-def buffers_of(plan: Plan, folder: Path) -> dict[str, bytes]:
-    """Return the write buffers that a run has kept, by stage."""
-    paths = {stage.name: folder / "writes" / f"{stage.name}.jsonl" for stage in plan.stages}
-    return {stage: path.read_bytes() for stage, path in paths.items() if path.exists()}
+def buffers_of(cells: Iterable[str], folder: Path) -> dict[str, bytes]:
+    """Return the write buffers that a run has kept of some cells."""
+    paths = {cell: folder / "writes" / f"{cell}.jsonl" for cell in cells}
+    return {cell: path.read_bytes() for cell, path in paths.items() if path.exists()}
 
 
 def take_recording(engine: Engine, carrier: str, folder: Path) -> None:
@@ -91,10 +92,10 @@ def judge(
 
     `sets`: digests of the files of records, by proposal, which lie below the run's `folder`.
     """
-    heads = _heads(driver, plan, buffers)
+    heads = _heads(driver, buffers)
     facts = birth.facts | heads | {f"set/{name}": value for name, value in sets.items()}
     birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=facts)
-    wanted = {f"{stage}.jsonl": buffers[stage] for stage in buffers if f"buffer/{stage}" in heads}
+    wanted = {f"{cell}.jsonl": buffers[cell] for cell in buffers if f"buffer/{cell}" in heads}
     driver.engine.put(lay.carrier.name, "/in", tar_of(wanted | kept_probes(folder)))
     taken = {f"{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
     driver.engine.put_files(lay.carrier.name, "/in", taken)
@@ -126,13 +127,11 @@ def judged(folder: Path) -> Declaration:
     return decode(data.removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
 
 
-def _heads(driver: Driver, plan: Plan, buffers: dict[str, bytes]) -> dict[str, str]:
-    """Return what the event log vouches for: the digest of the last line of each stage's buffer."""
-    return {
-        f"buffer/{stage.name}": driver.account.heads.get(stage.name, GENESIS)
-        for stage in plan.stages
-        if stage.name in driver.account.heads or buffers.get(stage.name)
-    }
+def _heads(driver: Driver, buffers: dict[str, bytes]) -> dict[str, str]:
+    """Return what the event log vouches for: the digest of the last line of each cell's buffer."""
+    heads = driver.account.heads
+    cells = {*heads, *(cell for cell, content in buffers.items() if content)}
+    return {f"buffer/{cell}": heads.get(cell, GENESIS) for cell in in_order(cells)}
 
 
 def read_tar(archive: bytes, prefix: str) -> dict[str, bytes]:

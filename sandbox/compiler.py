@@ -37,7 +37,6 @@ from policies.plan import (
     Retry,
     Route,
     SecretBinding,
-    Shards,
     Source,
     Stage,
     Student,
@@ -47,6 +46,7 @@ from policies.plan import (
 from sandbox import repositories
 from sandbox.registry import ModelEntry
 from sandbox.resolve import Facts
+from sandbox.shards import planned
 from sandbox.source import Document
 from sandbox.topology import IMAGES
 from sandbox.workflow import (
@@ -298,9 +298,7 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         outputs=sorted(spec.outputs),
         limits=_limits(spec.limits, workflow),
         profile=cast("Literal['default', 'explore', 'ci-fork']", spec.profile),
-        shards=Shards(over=spec.shards.over, size=spec.shards.size, parallel=spec.shards.parallel)
-        if spec.shards
-        else None,
+        shards=planned(spec.shards, facts.files[workflow.inputs[spec.shards.over].path].items) if spec.shards else None,
         retry=Retry(attempts=spec.retry.attempts, on=cast("Any", sorted(spec.retry.on))) if spec.retry else None,
         cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),

@@ -77,8 +77,8 @@ def _use(pin: Pin) -> str:
     return "only reads" if pin.reads else "writes"
 
 
-def _rules(rules: list[EgressRule]) -> Permissions:
-    """State what rules allow. Where several lead to one place, what they may move is added up."""
+def _rules(rules: list[EgressRule], cells: int = 1) -> Permissions:
+    """State what rules allow. Where several lead to one place, what they may move is added up, over all `cells`."""
     found: Permissions = {}
     for rule in rules:
         where = f"{rule.scheme}://{rule.host}:{rule.port}"
@@ -93,7 +93,7 @@ def _rules(rules: list[EgressRule]) -> Permissions:
             found[f"{where} with {added.secret} in {added.header} {added.scheme}".rstrip()] = 1
         for name in ("requests", "bytes"):
             most = getattr(rule.quota, name) if rule.quota is not None else None
-            size = found.get(f"{where} moving {name}", 0) + (_UNBOUNDED if most is None else most)
+            size = found.get(f"{where} moving {name}", 0) + (_UNBOUNDED if most is None else most * cells)
             found[f"{where} moving {name}"] = min(size, _UNBOUNDED)
     return found
 
@@ -107,7 +107,7 @@ def _stage(stage: Stage) -> Iterator[tuple[str, int]]:
         for item in items:
             yield f"{name} {kind} {item}", 1
     yield from _calling(name, stage)
-    for rule, size in _rules(stage.egress).items():
+    for rule, size in _rules(stage.egress, len(stage.cells)).items():
         yield f"{name} reaches {rule}", size
     for output in stage.outputs:
         yield f"{name} proposes {output}", 1
@@ -136,7 +136,7 @@ def _calling(name: str, stage: Stage) -> Iterator[tuple[str, int]]:
             words = [f"{guard.argument} {guarded(guard)}" for guard in rule.guards] if rule is not None else []
             yield f"{name} calls {server}.{tool} with {'; '.join(words) or 'any argument'}", 1
             most = rule.calls if rule is not None else None
-            yield f"{name} calls {server}.{tool} times", _UNBOUNDED if most is None else most
+            yield f"{name} calls {server}.{tool} times", _UNBOUNDED if most is None else most * len(stage.cells)
 
 
 def guarded(guard: Guard) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from policies.errors import CasemateError
@@ -132,10 +132,15 @@ class Driver:
 
     def await_end(self, name: str, until: float) -> Exit | None:
         """Return how a container ended, or None when it still runs at `until`."""
-        while name not in self._ended:
-            if self.step(until) is None and time.monotonic() >= until:
-                return None
-        return self._ended[name]
+        return self.await_first({name: until})[1]
+
+    def await_first(self, deadlines: Mapping[str, float]) -> tuple[str, Exit | None]:
+        """Return which of some containers ended first, and how; None for one that still runs at its deadline."""
+        while True:
+            for name, until in deadlines.items():
+                if name in self._ended or time.monotonic() >= until:
+                    return name, self._ended.get(name)
+            self.step(min(deadlines.values()))
 
     def sync(self, components: dict[Component, str]) -> None:
         """Return when everything that the components had written up to now is in the log."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.errors import CasemateError
-from policies.plan import Output, Plan, Stage
+from policies.plan import Output, Plan
 from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
@@ -22,7 +22,6 @@ def unenforced(plan: Plan) -> list[str]:
     found = [f"model {m.alias}: provider {m.provider}" for m in plan.models if m.provider not in PROVIDERS]
     pinned = {(tool.name, pin.name) for tool in plan.tools for pin in tool.pins if pin.reads}
     for stage in plan.stages:
-        found += _stage(stage)
         wanted = {(server, tool) for server, tools in stage.tools.items() for tool in tools}
         found += [f"stage {stage.name}: {'.'.join(one)}, which nobody pinned" for one in sorted(wanted - pinned)]
     for output in plan.outputs:
@@ -37,11 +36,6 @@ def refuse_unenforced(plan: Plan) -> None:
     if found:
         hint = "it can be checked, compiled and explained; leave these out to run it"
         raise CasemateError("CSM-R021", "; ".join(found[:10]), hint=hint, exit_code=ExitCode.REFUSED)
-
-
-def _stage(stage: Stage) -> Iterator[str]:
-    if stage.shards is not None:
-        yield f"stage {stage.name}: shards"
 
 
 def _output(output: Output) -> Iterator[str]:

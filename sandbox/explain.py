@@ -36,9 +36,12 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     limits = stage.limits
     yield f"stage {stage.name}"
     yield f"  runs      {' '.join(stage.run)}  in {stage.image}"
+    if (parts := stage.shards) is not None:
+        yield f"            {parts.count:,} times, each for {parts.size} of {parts.over}; {parts.parallel} at once"
     after = f", after {', '.join(stage.needs)}" if stage.needs else ""
     size = f"{limits.memory >> 20} MiB memory, {limits.disk >> 20} MiB disk, {limits.pids} pids"
-    yield f"  within    {limits.wall_s} s, {limits.cpu_millis / 1000:g} cpu, {size}{after}"
+    each = "each in " if stage.shards else ""
+    yield f"  within    {each}{limits.wall_s} s, {limits.cpu_millis / 1000:g} cpu, {size}{after}"
     inputs = [f"/inputs/{i.target}" for i in plan.inputs if i.name in stage.inputs]
     inputs += [f"/artifacts/{need}" for need in stage.needs]
     yield f"  reads     {', '.join(inputs) or 'nothing'}"
@@ -46,11 +49,14 @@ def _stage(plan: Plan, stage: Stage) -> Iterator[str]:
     asks = [_model(models[alias]) for alias in stage.models]
     yield f"  asks      {'; '.join(asks) or 'no model'}"
     if asks:
-        yield f"            at most {limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
+        together = ", all of its shards together" if stage.shards else ""
+        spend = f"{limits.calls:,} calls, {limits.tokens:,} tokens, {money(limits.usd_nanos)}"
+        yield f"            at most {spend}{together}"
         yield from _rates(limits)
         if stage.cache != "none":
             yield "            the same question gets the same answer, at no cost"
     reaches = [_rule(rule) for rule in stage.egress]
+    reaches += ["each quota is of one shard"] if stage.shards and any(rule.quota for rule in stage.egress) else []
     yield f"  reaches   {', '.join(reaches) or 'nothing: no address, no name, no neighbour'}"
     outputs = {o.name: o for o in plan.outputs}
     proposes = [_output(outputs[name]) for name in stage.outputs]

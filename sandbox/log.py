@@ -17,6 +17,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from policies.canonical import StrictJsonError, canonical, digest, strict_loads
+from policies.cells import parted, shard_name
 from policies.errors import CasemateError
 from policies.events import Attribute, ComponentEvent, clean, now
 from policies.plan import Count, Digest, Frozen
@@ -44,6 +45,11 @@ class RunEvent(Frozen, frozen=True, kw_only=True):
     rule: str | None
     reason: str | None
     attrs: dict[str, Attribute]
+
+    @property
+    def cell(self) -> str | None:
+        """The name of the cell that it is about."""
+        return shard_name(self.stage, self.shard) if self.stage is not None and self.shard is not None else self.stage
 
 
 class RunLog:
@@ -114,14 +120,16 @@ class RunLog:
         reason: str | None = None,
         attrs: Mapping[str, Attribute] | None = None,
     ) -> RunEvent:
-        """Append an event of the orchestrator itself."""
+        """Append an event of the orchestrator itself. `stage` may be the cell of a shard."""
+        where, shard = parted(stage) if stage is not None else (None, None)
         return self.append(
             ComponentEvent(
                 n=self._expected.get(Component.SANDBOX, 0),
                 time=now(),
                 actor=Component.SANDBOX,
                 event=event,
-                stage=stage,
+                stage=where,
+                shard=shard,
                 verdict=verdict,
                 rule=rule,
                 reason=clean(reason) if reason else None,
@@ -135,7 +143,7 @@ class RunLog:
         if event.n != expected:
             raise CasemateError("CSM-R011", f"event {expected} of {event.actor.value} is missing (got {event.n})")
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
-        record = RunEvent(seq=self._seq, prev=self._prev, run=self._run, plan=self._plan, shard=None, **fields)
+        record = RunEvent(seq=self._seq, prev=self._prev, run=self._run, plan=self._plan, **fields)
         line = canonical(msgspec.to_builtins(record))
         try:
             os.write(self._file, line + b"\n")

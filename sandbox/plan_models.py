@@ -54,12 +54,20 @@ def detours_end(plan: Json) -> Iterator[Problem]:
     inputs = {item["name"] for item in plan["inputs"]}
     tools = {tool["name"] for tool in plan["tools"]}
     for stage in plan["stages"]:
-        if stage["shards"] is not None and (stage["shards"]["over"] not in inputs or not stage["shards"]["size"] > 0):
-            yield f"stage {stage['name']}: shards over nothing"
+        yield from (f"stage {stage['name']}: {p}" for p in _shard_problems(stage["shards"], stage["inputs"], inputs))
         yield from (f"stage {stage['name']}: no tool {name}" for name in stage["tools"] if name not in tools)
     for tool in plan["tools"]:
         if (tool["image"] is None) == (tool["url"] is None):
             yield f"tool {tool['name']} is neither a container nor remote"
+
+
+def _shard_problems(shards: Json | None, mine: list[str], inputs: set[str]) -> Iterator[Problem]:
+    if shards is None:
+        return
+    if shards["over"] not in inputs or shards["over"] not in mine or not shards["size"] > 0:
+        yield "shards over nothing"
+    if not 0 < shards["count"] <= 10_000 or not shards["parallel"] > 0:
+        yield "no shards, or too many"
 
 
 def detours_keep_the_wire(plan: Json) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -27,8 +27,8 @@ from sandbox.topology import DOORS, IMAGES, LABEL_HOME, LABEL_HOST, LABEL_POOL, 
 
 LABEL_FIT = "casemate.fit"
 S = TypeVar("S", VolumeSpec, ContainerSpec)
-STAGES, MODELS = 4, 4
-"""For how many stages and models a set has slots."""
+CELLS, MODELS = 4, 4
+"""For how many cells and models a set has slots."""
 
 DRAINED = "casemate-drained-"
 CLAIM = "casemate-claim-"
@@ -54,7 +54,7 @@ def pool_set(
         return VolumeSpec(name=slot(pooled, part), labels=labels, size=MIB, uid=UIDS[owner])
 
     ups = [f"up-{n}" for n in range(MODELS)]
-    parts = {component: [f"{door}-{n}" for n in range(STAGES)] for door, component in DOORS.items()}
+    parts = {component: [f"{door}-{n}" for n in range(CELLS)] for door, component in DOORS.items()}
     volumes = [memory(part, component.value) for component, mine in parts.items() for part in mine]
     volumes += [memory(part, "firewall") for part in ups]
     volumes += [VolumeSpec(name=slot(pooled, part), labels=labels) for part in ("buffer", "recording")]
@@ -75,9 +75,7 @@ def pool_set(
 def fit(engine: Engine, images: Mapping[str, str], network: Network) -> str:
     """Return what a set must have been made of. `images`: digest by name."""
     made_of = {role.value: images[IMAGES[role.value]] for role in ROLES}
-    return digest_of(
-        {"images": made_of, "network": network.value, "setting": engine.setting, "slots": [STAGES, MODELS]}
-    )
+    return digest_of({"images": made_of, "network": network.value, "setting": engine.setting, "slots": [CELLS, MODELS]})
 
 
 def fill(engine: Engine, keep: int, network: Network, home: str, host: str) -> list[str]:
@@ -139,13 +137,13 @@ def _state(parts: Mapping[str, Mapping[str, str]]) -> Literal["waits", "starting
     return "starting" if set(states) <= {"running", "created", None} else "broken"
 
 
-def claim(engine: Engine, plan: Plan, run: str, labels: Mapping[str, str]) -> str | None:
-    """Take a set for `run` and return its id; None when none fits. `labels` are those by which a run is swept.
+def claim(engine: Engine, plan: Plan, cells: Sequence[str], run: str, labels: Mapping[str, str]) -> str | None:
+    """Take a set for `cells` of `run` and return its id; None when none fits. By `labels` a run is swept.
 
     Renaming alone is no claim: the engine finds a container by its name before it locks it, so two renames of one
     container may both succeed, one after the other. A new name is given once.
     """
-    if len(plan.stages) > STAGES or len(plan.models) > MODELS or plan.tools or any(m.local for m in plan.models):
+    if len(cells) > CELLS or len(plan.models) > MODELS or plan.tools or any(m.local for m in plan.models):
         return None  # a set has no slot for it
     wanted = fit(engine, {image.name: image.digest for image in plan.images}, network_of(plan))
     for member in members(engine):
@@ -199,11 +197,11 @@ def drain(engine: Engine) -> Iterator[tuple[str, list[str]]]:
             yield member.id, remove(engine, member.id)
 
 
-def slots(plan: Plan) -> dict[Component, str]:
+def slots(plan: Plan, cells: Sequence[str]) -> dict[Component, str]:
     """Return what each process of a set is told at its birth: `door=slot`, separated by spaces."""
     told: dict[Component, str] = {}
     ups = [f"{up_door(model.alias)}=up-{n}" for n, model in enumerate(plan.models)]
     for door, component in DOORS.items():
-        stages = [f"{stage.name}={door}-{n}" for n, stage in enumerate(plan.stages)]
-        told[component] = " ".join([*stages, *(ups if component is not Component.GATEWAY else [])])
+        doors = [f"{cell}={door}-{n}" for n, cell in enumerate(cells)]
+        told[component] = " ".join([*doors, *(ups if component is not Component.GATEWAY else [])])
     return told

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from policies.plan import Plan
-from policies.vocabulary import EventName, Verdict
+from policies.plan import Plan, Stage
+from policies.vocabulary import EventName, Outcome, Verdict
 from sandbox.explain import money
 from sandbox.log import RunEvent
-from sandbox.tally import Tally
+from sandbox.tally import StageTally, Tally
 
 _QUIET = {EventName.LLM_DECIDED, EventName.EGRESS_DECIDED, EventName.EGRESS_CLOSED, EventName.COMPONENT_SYNCED}
 
@@ -47,8 +47,8 @@ class Progress:
 
     def _line(self, tally: Tally) -> str:
         budget = self._plan.budget
-        proposed = sum(stage.proposed for stage in tally.stages.values())
-        denied = sum(stage.denials + stage.refused for stage in tally.stages.values())
+        proposed = sum(cell.proposed for cell in tally.cells.values())
+        denied = sum(cell.denials + cell.refused for cell in tally.cells.values())
         return (
             f"{tally.calls} calls · {tally.tokens:,} tokens · {money(tally.usd_nanos)} of {money(budget.usd_nanos)}"
             f" · {proposed} proposed · {denied} denied"
@@ -59,7 +59,7 @@ def describe(event: RunEvent) -> str:
     """Return one event as one line, with markup; everything that came from outside is escaped."""
     colour = {Verdict.DENY: "red", Verdict.REJECT: "red", Verdict.ALLOW: "green", Verdict.ACCEPT: "green"}
     verdict = f"[{colour.get(event.verdict, 'yellow')}]{event.verdict.value}[/] " if event.verdict else ""
-    where = f"{event.stage} · " if event.stage else ""
+    where = f"{event.cell} · " if event.stage else ""
     actor = f"[cyan]{event.actor.value}[/] "
     known = {k: v for k, v in event.attrs.items() if v is not None}
     details = " ".join(f"{k.removeprefix('casemate.').removeprefix('gen_ai.')}={v}" for k, v in sorted(known.items()))
@@ -84,14 +84,15 @@ def tables(tally: Tally, plan: Plan) -> Iterator[Table]:
         "time",
     ):
         stages.add_column(column, justify="left" if column in ("stage", "outcome") else "right")
+    found = tally.stages
     for stage in plan.stages:
-        t = tally.stages.get(stage.name)
-        if t is None or t.outcome is None:
-            stages.add_row(stage.name, (t.outcome if t else None) or "not ended", *[""] * 8)
+        t = found.get(stage.name)
+        if t is None or _outcome(stage, t) is None:
+            stages.add_row(stage.name, _progress(stage, t), *[""] * 8)
             continue
         counts = (str(t.calls), f"{t.input_tokens:,}", f"{t.output_tokens:,}", money(t.usd_nanos))
         rest = (money(stage.limits.usd_nanos), str(t.denials), str(t.proposed), f"{t.seconds:.1f} s")
-        stages.add_row(stage.name, t.outcome, *counts, *rest)
+        stages.add_row(stage.name, _progress(stage, t), *counts, *rest)
     stages.add_section()
     total = ("", str(tally.calls), "", f"{tally.tokens:,}", money(tally.usd_nanos), money(plan.budget.usd_nanos))
     stages.add_row("run", *total, "", "", "")
@@ -106,8 +107,24 @@ def tables(tally: Tally, plan: Plan) -> Iterator[Table]:
         yield outputs
 
 
+def _outcome(stage: Stage, numbers: StageTally) -> str | None:
+    """Return how a stage ended; None when it has not, or not all of its shards."""
+    parts = sum(numbers.shards.values())
+    whole = stage.shards is None or parts == stage.shards.count or numbers.outcome not in (None, "completed")
+    return numbers.outcome if whole else None
+
+
+def _progress(stage: Stage, numbers: StageTally | None) -> str:
+    outcome = (_outcome(stage, numbers) if numbers else None) or "not ended"
+    if stage.shards is None:
+        return outcome
+    done = numbers.shards[Outcome.COMPLETED.value] if numbers else 0
+    return f"{outcome}, {done} of {stage.shards.count} shards"
+
+
 def summary(tally: Tally, plan: Plan) -> dict[str, Any]:
     """Return the same numbers for programs."""
+    stages, found = {stage.name: stage for stage in plan.stages}, tally.stages
     return {
         "usd_nanos": tally.usd_nanos,
         "ceiling_usd_nanos": plan.budget.usd_nanos,
@@ -116,7 +133,8 @@ def summary(tally: Tally, plan: Plan) -> dict[str, Any]:
         "teachers": dict(tally.teachers),
         "stages": {
             name: {
-                "outcome": t.outcome,
+                "outcome": _outcome(stages[name], t),
+                **({"shards": dict(t.shards)} if t.shards else {}),
                 "calls": t.calls,
                 "input_tokens": t.input_tokens,
                 "output_tokens": t.output_tokens,
@@ -126,7 +144,7 @@ def summary(tally: Tally, plan: Plan) -> dict[str, Any]:
                 "refused": t.refused,
                 "seconds": t.seconds,
             }
-            for name, t in tally.stages.items()
+            for name, t in found.items()
         },
         "outputs": {
             name: {"accepted": o.accepted, "rejected": o.rejected, "reasons": dict(o.reasons), "path": o.path}

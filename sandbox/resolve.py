@@ -27,6 +27,7 @@ from sandbox.pins import NAME as PINS
 from sandbox.pins import read_pins
 from sandbox.prices import Listed, listed, version
 from sandbox.registry import FOLDER
+from sandbox.shards import count_items
 from sandbox.source import HIDDEN
 from sandbox.workflow import Workflow
 
@@ -44,11 +45,15 @@ PROMPTS = {".md", ".txt", ".prompt", ".prompty", ".yaml", ".yml"}
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file as it was read: digest, size in bytes, and line, column and name of its first hidden character."""
+    """A file as it was read: digest, size in bytes, and line, column and name of its first hidden character.
+
+    `items` is how many there are to be spread over shards; None where no stage does.
+    """
 
     digest: str
     size: int
     hidden: tuple[int, int, str] | None = None
+    items: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,15 @@ def resolve(
     files = {path: FileFact(pinned, 0) for path, pinned in (fragments or {}).items()}
     schemas: dict[str, Json] = {}
     problems: dict[str, CasemateError] = {}
-    for item in workflow.inputs.values():
+    spread = {stage.shards.over for stage in workflow.stages if stage.shards is not None}
+    for name, item in workflow.inputs.items():
         try:
             data = read_inside(root, item.path, MAX_INPUT)
         except CasemateError as error:
             problems[item.path] = error
         else:
-            files[item.path] = FileFact(digest(data), len(data), _hidden(item.path, data))
+            items = count_items(data, item.path) if name in spread else None
+            files[item.path] = FileFact(digest(data), len(data), _hidden(item.path, data), items)
     extra = workflow.lineage.exceptions + workflow.lineage.datasets if workflow.lineage else []
     for path in extra:
         try:

@@ -20,12 +20,14 @@ from policies.slices import Seal, seal
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
 from sandbox import apply
 from sandbox.driver import Driver, OnEvent
+from sandbox.durable import judging
 from sandbox.durable.account import Account
 from sandbox.durable.approval import check_decision, review
-from sandbox.durable.job import CANCEL, Job, Means, RunResult
+from sandbox.durable.job import CANCEL, Job, RunResult
 from sandbox.durable.journal import Journal
-from sandbox.durable.machine import RunMove, StageMove, StageState, after
+from sandbox.durable.machine import RunMove, StageMove, after
 from sandbox.durable.salvage import salvage
+from sandbox.durable.setting import Means, Setting
 from sandbox.durable.signed import Person, approved, missing, sign
 from sandbox.engine import Engine
 from sandbox.log import RunLog, read_events
@@ -45,7 +47,7 @@ def run_plan(engine: Engine, plan: Plan, store: Store, on_event: OnEvent, option
         keep_probes(plan, Path(options.root), folder)
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, on_event, time.monotonic() + plan.budget.wall_s)
-        return _drive(Job(engine, plan, store, run, proof, options, means, driver, log), driver)
+        return _drive(_setting(engine, plan, store, run, driver, log, means))
 
 
 def resume_run(engine: Engine, plan: Plan, store: Store, run: str, on_event: OnEvent) -> RunResult:
@@ -53,26 +55,24 @@ def resume_run(engine: Engine, plan: Plan, store: Store, run: str, on_event: OnE
     options, proof = store.options(run), seal(plan)
     with store.taken_up(run) as folder:
         log = _taken_in(engine, store, run, proof)
-        journal, account = Journal(store, run), Account.of(read_events(folder))
+        account = Account.of(read_events(folder))
         means = _means(engine, plan, store, options)
         deadline = time.monotonic() + max(plan.budget.wall_s - account.seconds, 0)
         driver = Driver(engine, folder, log, on_event, deadline, account)
         driver.note(EventName.RUN_RESUMED, attrs={"casemate.digest": proof.plan})
-        for stage, calls in account.open.items():  # their process was killed: nobody knows what became of them
+        for cell, calls in account.open.items():  # their process was killed: nobody knows what became of them
             for call in list(calls):
                 attrs: dict[str, object] = {
                     "gen_ai.usage.input_tokens": call.tokens,
                     "casemate.cost.usd_nanos": call.usd_nanos,
                 }
-                driver.note(
-                    EventName.LLM_SETTLED, stage=stage, reason="cut off: what was reserved is owed", attrs=attrs
-                )
-        for plan_stage in plan.stages:
-            if journal.of(plan_stage.name) is StageState.RUNNING:
-                journal.stage(plan_stage.name, StageMove.RESUME)
-        journal.move(RunMove.RESUME)
+                driver.note(EventName.LLM_SETTLED, stage=cell, reason="cut off: what was reserved is owed", attrs=attrs)
+        setting = _setting(engine, plan, store, run, driver, log, means)
+        for cell in setting.journal.running:
+            setting.journal.stage(cell, StageMove.RESUME)
+        setting.journal.move(RunMove.RESUME)
         store.reopen(run)
-        return _drive(Job(engine, plan, store, run, proof, options, means, driver, log), driver)
+        return _drive(setting)
 
 
 def cancel_run(engine: Engine, plan: Plan, store: Store, run: str) -> None:
@@ -136,7 +136,7 @@ def decide(
                     return more
                 store.writes.mark(write.key, State.APPROVED if approves else State.REJECTED)
             means = _means(engine, plan, store, options)
-            Job(engine, plan, store, run, proof, options, means, driver, log).decide(write, approves=approves)
+            judging.decide(_setting(engine, plan, store, run, driver, log, means), write, approves=approves)
         finally:
             log.close()
     return 0
@@ -180,9 +180,24 @@ def _means(engine: Engine, plan: Plan, store: Store, options: Options) -> Means:
     )
 
 
-def _drive(job: Job, driver: Driver) -> RunResult:
-    with _signals(driver.interrupt):
-        return job.drive()
+def _setting(engine: Engine, plan: Plan, store: Store, run: str, driver: Driver, log: RunLog, means: Means) -> Setting:
+    return Setting(
+        engine=engine,
+        plan=plan,
+        store=store,
+        run=run,
+        seal=seal(plan),
+        options=store.options(run),
+        means=means,
+        driver=driver,
+        log=log,
+        journal=Journal(store, run),
+    )
+
+
+def _drive(setting: Setting) -> RunResult:
+    with _signals(setting.driver.interrupt):
+        return Job(setting).drive()
 
 
 @contextmanager

@@ -7,22 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.canonical import digest
+from policies.cells import parted
 from policies.errors import CasemateError
 from policies.plan import Plan
 from policies.vocabulary import ExitCode
 from sandbox.resolve import MAX_INPUT, read_inside
+from sandbox.shards import part_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supplies:
     """What is put into a cell: `inputs` for /inputs, `authorities` for /casemate, by file name; `secrets` by name.
 
-    A secret goes to the one server in a container whose it is, and to nobody else.
+    A secret goes to the one server in a container whose it is, and to nobody else. `part` is the digest of what a shard
+    gets of the input that is spread.
     """
 
     inputs: Mapping[str, bytes]
     authorities: Mapping[str, bytes]
     secrets: Mapping[str, str]
+    part: str | None = None
+
+
+def inputs_of(plan: Plan, cell: str, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what a cell of a stage finds in /inputs, by file name: of what is spread over shards, a shard's part."""
+    name, number = parted(cell)
+    stage = next(stage for stage in plan.stages if stage.name == name)
+    found = {}
+    for item in plan.inputs:
+        if item.name in stage.inputs:
+            found[item.target] = contents[item.name]
+            if stage.shards is not None and number is not None and item.name == stage.shards.over:
+                found[item.target] = part_of(contents[item.name], item.path, stage.shards, number)
+    return found
 
 
 PROBES = "probes"

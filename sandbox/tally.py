@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from policies.vocabulary import EventName, Verdict
+from policies.cells import in_order, parted
+from policies.vocabulary import EventName, Outcome, Verdict
 from sandbox.log import RunEvent
+
+RUNNING = "running"
+_SUMS = ("attempts", "calls", "input_tokens", "output_tokens", "usd_nanos", "denials", "proposed", "refused", "seconds")
 
 
 @dataclass(slots=True)
 class StageTally:
-    """Numbers of one stage. Money in nano-USD; `seconds` of wall time."""
+    """Numbers of one stage, or of one of its cells. Money in nano-USD; `seconds` of wall time.
+
+    `attempts` are those that ended; `shards` counts, of a stage that is in parts, how those ended that have.
+    """
 
     attempts: int = 0
     calls: int = 0
@@ -24,6 +31,15 @@ class StageTally:
     reported: str | None = None
     outcome: str | None = None
     seconds: float = 0.0
+    shards: Counter[str] = field(default_factory=Counter)
+
+    def join(self, shard: StageTally) -> None:
+        """Add up the numbers of a shard. A stage whose shards have ended did so as the first that did not complete."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(shard, name))
+        self.shards[shard.outcome or RUNNING] += 1
+        others = [outcome for outcome in self.shards if outcome != Outcome.COMPLETED.value]
+        self.outcome = None if RUNNING in others else next(iter(others), Outcome.COMPLETED.value)
 
 
 @dataclass(slots=True)
@@ -40,7 +56,7 @@ class OutputTally:
 class Tally:
     """A run in numbers."""
 
-    stages: dict[str, StageTally] = field(default_factory=dict)
+    cells: dict[str, StageTally] = field(default_factory=dict)
     outputs: dict[str, OutputTally] = field(default_factory=dict)
     teachers: Counter[str] = field(default_factory=Counter)
     events: int = 0
@@ -54,17 +70,15 @@ class Tally:
         if event.event in (EventName.WRITE_JUDGED, EventName.WRITE_APPLIED):
             self._write(event)
             return
-        if event.stage is None:
+        if event.cell is None:
             return
-        stage = self.stages.setdefault(event.stage, StageTally())
+        stage = self.cells.setdefault(event.cell, StageTally())
         if event.verdict is Verdict.DENY and event.event is not EventName.WRITE_PROPOSED:
             stage.denials += 1
         match event.event:
-            case (
-                EventName.STAGE_STARTED
-            ):  # again, perhaps: what an earlier attempt said counts no more, what it cost does
+            case EventName.STAGE_STARTED:
+                # again, perhaps: what an earlier attempt said counts no more, what it cost does
                 stage.proposed, stage.reported, stage.outcome = 0, None, None
-                stage.attempts += 1
             case EventName.LLM_SETTLED:
                 paid = attrs.get("casemate.cache") == "paid"  # counted when it was paid
                 # further attempts are of the same call
@@ -85,6 +99,7 @@ class Tally:
             case EventName.STAGE_ENDED:
                 outcome = attrs.get("casemate.outcome")
                 stage.outcome = outcome if isinstance(outcome, str) else None
+                stage.attempts += 1
                 stage.seconds = _int(attrs.get("casemate.duration_ms")) / 1000
             case _:
                 pass
@@ -106,19 +121,31 @@ class Tally:
             output.reasons[check if isinstance(check, str) else "unknown"] += count
 
     @property
+    def stages(self) -> dict[str, StageTally]:
+        """The numbers of each stage, over all of its cells."""
+        found: dict[str, StageTally] = {}
+        for cell in in_order(self.cells):
+            name, shard = parted(cell)
+            if shard is None:
+                found[name] = self.cells[cell]
+            else:
+                found.setdefault(name, StageTally()).join(self.cells[cell])
+        return found
+
+    @property
     def usd_nanos(self) -> int:
         """Money spent by all stages."""
-        return sum(stage.usd_nanos for stage in self.stages.values())
+        return sum(stage.usd_nanos for stage in self.cells.values())
 
     @property
     def tokens(self) -> int:
         """Tokens in and out of all stages."""
-        return sum(stage.input_tokens + stage.output_tokens for stage in self.stages.values())
+        return sum(stage.input_tokens + stage.output_tokens for stage in self.cells.values())
 
     @property
     def calls(self) -> int:
         """LLM calls of all stages."""
-        return sum(stage.calls for stage in self.stages.values())
+        return sum(stage.calls for stage in self.cells.values())
 
 
 def _int(value: object) -> int:

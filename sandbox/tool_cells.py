@@ -1,4 +1,4 @@
-"""Cells of MCP servers: each stage has its own, so that no server carries anything from one stage to another.
+"""Cells of MCP servers: each cell of a stage has its own, so that none carries anything from one to another.
 
 A server is a container whose standard streams the orchestrator carries to a bridge, as bytes that it does not parse;
 the bridge is a container of ours that offers them on a socket which only the gateway mounts beside it. Where the plan
@@ -49,14 +49,14 @@ class ToolCell:
         return f"/tools/{self.server}/casemate"
 
 
-def tool_volume(prefix: str, stage: str, server: str) -> str:
+def tool_volume(prefix: str, cell: str, server: str) -> str:
     """Return the name of the volume in which the socket of a server is."""
-    return f"{prefix}{stage}-tool-{server}"
+    return f"{prefix}{cell}-tool-{server}"
 
 
-def door_volume(prefix: str, stage: str, server: str) -> str:
+def door_volume(prefix: str, cell: str, server: str) -> str:
     """Return the name of the volume in which the sockets of a server's egress door are."""
-    return f"{prefix}{server_door(stage, server)}-egress"
+    return f"{prefix}{server_door(cell, server)}-egress"
 
 
 def local_servers(plan: Plan, stage: Stage) -> list[Tool]:
@@ -71,37 +71,43 @@ def trusting(plan: Plan, stage: Stage) -> bool:
 
 
 def tool_cell(
-    prefix: str, plan: Plan, stage: Stage, server: Tool, images: Mapping[str, str], labels: Mapping[str, str]
+    prefix: str,
+    plan: Plan,
+    stage: Stage,
+    cell: str,
+    server: Tool,
+    images: Mapping[str, str],
+    labels: Mapping[str, str],
 ) -> ToolCell:
-    """Lay out one server of a stage. It reads the stage's inputs, and nothing else of it."""
-    name, door = tool_volume(prefix, stage.name, server.name), door_volume(prefix, stage.name, server.name)
+    """Lay out one server of a cell of a stage. It reads the cell's inputs, and nothing else of it."""
+    name, door = tool_volume(prefix, cell, server.name), door_volume(prefix, cell, server.name)
     sockets = [VolumeSpec(name=name, labels=labels, size=MIB, uid=UIDS["bridge"], gid=DOORS_GID)]
     if server.egress:
         sockets.append(VolumeSpec(name=door, labels=labels, size=MIB, uid=UIDS["firewall"]))
-    cell = ToolCell(
+    laid = ToolCell(
         server=server.name,
         sockets=tuple(sockets),
         bridge=_bridge(name, images["casemate/gateway"], labels),
-        tool=_tool(name, prefix, plan, stage, server, images[server.image or ""], labels),
+        tool=_tool(name, f"{prefix}{cell}-inputs", plan, server, images[server.image or ""], labels),
         secret=server.secret,
     )
     if not server.egress and server.secret is None:
-        return cell
+        return laid
     loads, held = {}, []
     if server.egress:
         held.append(Mount(door, "/doors", read_only=True))
     if trusts(plan, server.egress):
-        loads[cell.trust_at] = VolumeSpec(name=f"{name}-casemate", labels=labels)
+        loads[laid.trust_at] = VolumeSpec(name=f"{name}-casemate", labels=labels)
     if server.secret is not None:
         # In memory, and behind the relay as long as that runs, which cannot read it: it belongs to another.
-        loads[cell.secrets_at] = VolumeSpec(
+        loads[laid.secrets_at] = VolumeSpec(
             name=f"{name}-secrets", labels=labels, size=MIB, inodes=8, uid=TOOL_UID, gid=TOOL_UID, mode=0o500
         )
         held.append(Mount(f"{name}-secrets", "/hold/secrets", read_only=True))
     ports = sorted(rule.port for rule in server.egress if rule.scheme == "tcp")
     env = {f"PORT_{number}": str(port) for number, port in enumerate(ports)}
     ours = relay(f"{name}-relay", images["casemate/relay"], labels, held, stage.limits.wall_s, config=SERVER, env=env)
-    return replace(cell, relay=ours, loads=loads)
+    return replace(laid, relay=ours, loads=loads)
 
 
 def _bridge(name: str, image: str, labels: Mapping[str, str]) -> ContainerSpec:
@@ -122,10 +128,8 @@ def _bridge(name: str, image: str, labels: Mapping[str, str]) -> ContainerSpec:
     )
 
 
-def _tool(
-    name: str, prefix: str, plan: Plan, stage: Stage, server: Tool, image: str, labels: Mapping[str, str]
-) -> ContainerSpec:
-    mounts = [Mount(f"{prefix}{stage.name}-inputs", "/inputs", read_only=True)]
+def _tool(name: str, inputs: str, plan: Plan, server: Tool, image: str, labels: Mapping[str, str]) -> ContainerSpec:
+    mounts = [Mount(inputs, "/inputs", read_only=True)]
     env = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
     entrypoint: tuple[str, ...] = ()
     if server.egress:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from policies.cells import parted
 from policies.plan import Plan, Stage
 from policies.slices import Tunnel, server_door, servers_with_egress, sink_tunnels, tool_tunnels, up_door
 from policies.vocabulary import Component
@@ -39,7 +40,7 @@ IMAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one stage needs: volumes, the relay, the carrier (never started), tool servers, then the agent."""
+    """What a stage, or a shard of one, needs: volumes, relay, carrier (never started), tool servers, agent."""
 
     volumes: tuple[VolumeSpec, ...]
     relay: ContainerSpec
@@ -55,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole run. `volumes` and `trusted` come first; `models` serve local models; `cells` follow stage by stage."""
+    """A whole run. `volumes` and `trusted` come first; `models` serve local models; `cells`, by name, follow."""
 
     volumes: tuple[VolumeSpec, ...]
     models: Mapping[str, ContainerSpec]
@@ -71,30 +72,43 @@ def topology(
     *,
     home: str,
     host: str,
+    cells: Sequence[str] | None = None,
     replays: bool = False,
     pooled: str | None = None,
     owner: str | None = None,
 ) -> Topology:
-    """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it.
+    """Lay out the run `run` of `plan`. `home` and `host` say who may sweep what is left of it; without `cells`, it has
+    those of every stage.
 
     A run that `replays` another asks no model, so it has neither a network nor a local model. With the id of a `pooled`
     set, which it has claimed, its trusted containers exist already, and doors and buffer are slots of that set. What is
     laid out for another run, the `owner`, is swept with that.
     """
-    lay = _Layout(plan, run, {LABEL_RUN: owner or run, LABEL_HOME: home, LABEL_HOST: host}, replays, pooled)
+    stages = {stage.name: stage for stage in plan.stages}
+    names = [name for stage in plan.stages for name in stage.cells] if cells is None else cells
+    labels = {LABEL_RUN: owner or run, LABEL_HOME: home, LABEL_HOST: host}
+    lay = _Layout(plan, run, {name: stages[parted(name)[0]] for name in names}, labels, replays, pooled)
     return Topology(
         volumes=lay.run_volumes(),
         models={m.local: lay.model(m.local) for m in plan.models if m.local and not replays},
         trusted={Component.FIREWALL: lay.firewall(), Component.LLM: lay.llm(), Component.GATEWAY: lay.gateway()},
-        cells={stage.name: lay.cell(stage) for stage in plan.stages},
+        cells={name: lay.cell(name) for name in names},
         carrier=lay.carrier(),
         customs=lay.customs(),
     )
 
 
 class _Layout:
-    def __init__(self, plan: Plan, run: str, labels: dict[str, str], replays: bool, pooled: str | None = None) -> None:
-        self._plan, self._run, self._labels, self._replays = plan, run, labels, replays
+    def __init__(
+        self,
+        plan: Plan,
+        run: str,
+        cells: Mapping[str, Stage],
+        labels: dict[str, str],
+        replays: bool,
+        pooled: str | None = None,
+    ) -> None:
+        self._plan, self._run, self._cells, self._labels, self._replays = plan, run, cells, labels, replays
         self._pooled = pooled
         self._images = {image.name: image.digest for image in plan.images}
 
@@ -105,35 +119,31 @@ class _Layout:
         """A volume in memory that only `owner` writes and the doors' group may enter."""
         return VolumeSpec(name=self.name(part), labels=self._labels, size=size, uid=UIDS[owner])
 
-    def results(self, stage: Stage) -> VolumeSpec:
+    def results(self, cell: str) -> VolumeSpec:
         """Where results of tools are that are too large for an answer: the gateway writes, and the agent reads."""
         size, mode = 16 * MIB, 0o755
         return VolumeSpec(
-            name=self.name(f"{stage.name}-results"), labels=self._labels, size=size, uid=UIDS["gateway"], mode=mode
+            name=self.name(f"{cell}-results"), labels=self._labels, size=size, uid=UIDS["gateway"], mode=mode
         )
 
     def disk(self, part: str) -> VolumeSpec:
         return VolumeSpec(name=self.name(part), labels=self._labels)
 
-    def _door(self, stage: str, door: str) -> str:
-        """Return the volume of a stage's door."""
+    def _door(self, cell: str, door: str) -> str:
+        """Return the volume of a cell's door."""
         if self._pooled is None:
-            return self.name(f"{stage}-{door}")
-        return slot(self._pooled, f"{door}-{[s.name for s in self._plan.stages].index(stage)}")
+            return self.name(f"{cell}-{door}")
+        return slot(self._pooled, f"{door}-{list(self._cells).index(cell)}")
 
     def run_volumes(self) -> tuple[VolumeSpec, ...]:
         if self._pooled is not None:
             return self.disk("customs-in"), self.disk("customs-out")
-        doors = [
-            self.memory(f"{stage.name}-{door}", owner.value)
-            for stage in self._plan.stages
-            for door, owner in DOORS.items()
-        ]
+        doors = [self.memory(f"{cell}-{door}", owner.value) for cell in self._cells for door, owner in DOORS.items()]
         ups = [self.memory(up_door(m.alias), "firewall") for m in self._plan.models]
         models = [self.memory(f"model-{m.local}", "model") for m in self._plan.models if m.local]
         ups += [self.memory(tunnel.door, "firewall") for tunnel in _tunnels(self._plan)]
-        tools = [volume for stage in self._plan.stages for tool in self.tools(stage) for volume in tool.sockets]
-        tools += [self.results(stage) for stage in self._plan.stages if stage.tools]
+        tools = [volume for cell in self._cells for tool in self.tools(cell) for volume in tool.sockets]
+        tools += [self.results(cell) for cell, stage in self._cells.items() if stage.tools]
         kept = [self.disk(part) for part in ("buffer", "customs-in", "customs-out", "recording")]
         return (*doors, *ups, *models, *tools, *kept)
 
@@ -153,7 +163,7 @@ class _Layout:
         )
 
     def _stage_doors(self, door: str) -> list[Mount]:
-        return [Mount(self.name(f"{s.name}-{door}"), f"/doors/{s.name}", read_only=False) for s in self._plan.stages]
+        return [Mount(self.name(f"{cell}-{door}"), f"/doors/{cell}", read_only=False) for cell in self._cells]
 
     def _trusted(self, component: Component, mounts: list[Mount], **more: object) -> ContainerSpec:
         role = component.value
@@ -171,9 +181,11 @@ class _Layout:
         ]
         mounts += [
             Mount(
-                door_volume(self.name(""), stage, tool.name), f"/doors/{server_door(stage, tool.name)}", read_only=False
+                door_volume(self.name(""), cell, tool.name), f"/doors/{server_door(cell, tool.name)}", read_only=False
             )
-            for stage, tool in servers_with_egress(self._plan)
+            for cell, stage in self._cells.items()
+            for owner, tool in servers_with_egress(self._plan)
+            if owner == stage
         ]
         mounts += self._tool_ups()
         network = network_of(self._plan) if not self._replays else Network.NONE
@@ -195,13 +207,13 @@ class _Layout:
         mounts = [*self._stage_doors("mcp"), Mount(self.name("buffer"), "/buffer", read_only=False)]
         mounts += self._tool_ups()
         mounts += [
-            Mount(tool_volume(self.name(""), stage.name, tool.name), f"/tools/{stage.name}/{tool.name}", read_only=True)
-            for stage in self._plan.stages
+            Mount(tool_volume(self.name(""), cell, tool.name), f"/tools/{cell}/{tool.name}", read_only=True)
+            for cell, stage in self._cells.items()
             for tool in local_servers(self._plan, stage)
         ]
-        for stage in self._plan.stages:
+        for cell, stage in self._cells.items():
             if stage.tools:
-                mounts.append(Mount(self.results(stage).name, f"/results/{stage.name}", read_only=False))
+                mounts.append(Mount(self.results(cell).name, f"/results/{cell}", read_only=False))
         return self._trusted(Component.GATEWAY, mounts)
 
     def customs(self) -> ContainerSpec:
@@ -226,12 +238,12 @@ class _Layout:
             memory=2048 * MIB,
         )
 
-    def cell(self, stage: Stage) -> Cell:
-        part = stage.name
+    def cell(self, part: str) -> Cell:
+        stage = self._cells[part]
         workspace = self.name(f"{part}-workspace")
         loads = {target: self.name(f"{part}-{target}") for target in ("inputs", "artifacts", "casemate")}
         limits = stage.limits
-        tools = self.tools(stage)
+        tools = self.tools(part)
         doors = [Mount(self._door(part, door), f"/doors/{door}", read_only=True) for door in DOORS]
         # Nothing reads it here: as long as the relay runs, the memory behind the workspace stays.
         held = Mount(workspace, "/hold/workspace", read_only=True)
@@ -264,12 +276,12 @@ class _Layout:
             mounts=(
                 *(Mount(volume, f"/{target}", read_only=True) for target, volume in loads.items()),
                 Mount(workspace, "/workspace", read_only=False),
-                *([Mount(self.results(stage).name, RESULTS, read_only=True)] if stage.tools else []),
+                *([Mount(self.results(part).name, RESULTS, read_only=True)] if stage.tools else []),
             ),
             tmpfs=(Tmpfs("/tmp", scratch),),  # noqa: S108
             env={
                 **stage.env,
-                **agent_env(self._run, stage.name),
+                **agent_env(self._run, part),
                 **(trust_env() if trusts(self._plan, stage.egress) else {}),
             },
             labels={**self._labels, LABEL_ROLE: "agent"},
@@ -296,10 +308,11 @@ class _Layout:
         )
         return Cell(volumes=volumes, relay=ours, carrier=carrier, agent=agent, tools=tools)
 
-    def tools(self, stage: Stage) -> tuple[ToolCell, ...]:
-        servers = local_servers(self._plan, stage)
+    def tools(self, cell: str) -> tuple[ToolCell, ...]:
+        stage = self._cells[cell]
         return tuple(
-            tool_cell(self.name(""), self._plan, stage, server, self._images, self._labels) for server in servers
+            tool_cell(self.name(""), self._plan, stage, cell, server, self._images, self._labels)
+            for server in local_servers(self._plan, stage)
         )
 
 

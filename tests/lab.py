@@ -121,6 +121,13 @@ class Lab:
             env={**os.environ, **self.env},
         )
 
+    def go_on(self) -> subprocess.Popen[str]:
+        """Start `casemate resume` of the latest run, and return its process."""
+        env = {**os.environ, **self.env, "CASEMATE_HOME": str(self.folder / ".casemate")}
+        return subprocess.Popen(
+            [*CASEMATE, "resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        )
+
     def finish(self, process: subprocess.Popen[str], timeout_s: float = 240) -> Result:
         """Wait for the end of a run, and read its record."""
         stdout, stderr = process.communicate(timeout=timeout_s)

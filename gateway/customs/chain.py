@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from policies.canonical import digest
+from policies.cells import CELL, in_order, parted
 from policies.errors import CasemateError
 from policies.writes import GENESIS, Proposal, SetFile
 
@@ -22,7 +23,7 @@ MAX_LINE = 8 * 1024 * 1024
 """Bytes of one line: a body of the gateway's 1 MiB, grown by canonical numbers and escapes, fits."""
 
 FACT = "buffer/"
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_NAME = re.compile(CELL)
 
 
 class _Line(Proposal, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,7 +46,7 @@ class Row:
 
 
 def expected(facts: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the expected last digest of every stage's buffer in `folder`, in order of the stages' names.
+    """Return the expected last digest of every cell's buffer in `folder`, in order of their names.
 
     Raises CSM-W007 when a buffer has no fact, or a fact that promises lines has no buffer.
     """
@@ -54,7 +55,7 @@ def expected(facts: Mapping[str, str], folder: Path) -> dict[str, str]:
         if name.startswith(FACT):
             stage = name.removeprefix(FACT)
             if not _NAME.fullmatch(stage):
-                raise broken(stage[:40], "not the name of a stage")
+                raise broken(stage[:40], "not the name of a cell")
             promised[stage] = last
     found = {path.name.removesuffix(".jsonl") for path in folder.glob("*.jsonl")} if folder.is_dir() else set()
     for stage in sorted(found - promised.keys()):
@@ -62,7 +63,7 @@ def expected(facts: Mapping[str, str], folder: Path) -> dict[str, str]:
     for stage, last in promised.items():
         if stage not in found and last != GENESIS:
             raise broken(stage, "the buffer is missing")
-    return {stage: last for stage, last in promised.items() if stage in found}
+    return {cell: promised[cell] for cell in in_order(promised.keys() & found)}
 
 
 def rows(path: Path, stage: str, last: str) -> Iterator[Row]:
@@ -76,8 +77,8 @@ def rows(path: Path, stage: str, last: str) -> Iterator[Row]:
                 raise broken(stage, f"line {seq} is cut off or over {MAX_LINE} bytes")
             line = raw[:-1]
             proposal = _decode(line, stage, seq)
-            place = (proposal.seq, proposal.prev, proposal.id, proposal.stage)
-            if place != (seq, prev, f"{stage}-{seq}", stage):
+            place = (proposal.seq, proposal.prev, proposal.id, (proposal.stage, proposal.shard))
+            if place != (seq, prev, f"{stage}-{seq}", parted(stage)):
                 raise broken(stage, f"line {seq} does not follow the line before")
             record = bytes(proposal.record)
             yield Row(id=proposal.id, output=proposal.output, record=record, file=proposal.file)

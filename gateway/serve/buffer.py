@@ -1,4 +1,4 @@
-"""The write buffer of one stage: a file that only grows, chained by hash."""
+"""The write buffer of one cell: a file that only grows, chained by hash."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from policies.canonical import canonical, digest
+from policies.cells import parted
 from policies.errors import CasemateError
 from policies.writes import GENESIS, Proposal, SetFile
 
@@ -38,27 +39,29 @@ class Buffer:
     exists that the log does not vouch for.
     """
 
-    def __init__(self, path: Path, stage: str) -> None:
+    def __init__(self, path: Path, cell: str) -> None:
         """Create the file, or take an empty one; raise CSM-G012 when it holds anything: a gateway is used once."""
-        self._stage, self._seq, self._prev, self._broken = stage, 0, GENESIS, False
+        self._cell, self._seq, self._prev, self._broken = cell, 0, GENESIS, False
+        self._stage, self._shard = parted(cell)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._file = os.open(path, flags, 0o640)
         except OSError as error:
-            raise CasemateError("CSM-G012", f"{error.strerror}", place=f"buffer of {stage}") from error
+            raise CasemateError("CSM-G012", f"{error.strerror}", place=f"buffer of {cell}") from error
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode) or found.st_size:
             os.close(self._file)
-            raise CasemateError("CSM-G012", "the buffer is not a new file", place=f"buffer of {stage}")
+            raise CasemateError("CSM-G012", "the buffer is not a new file", place=f"buffer of {cell}")
 
     def draft(self, output: str, record: Mapping[str, Any], file: str | None = None) -> Line:
         """Return the line that `append` would add now. Raises `ValueError` when the record has no canonical form."""
-        name = f"{self._stage}-{self._seq}"
+        name = f"{self._cell}-{self._seq}"
         proposal = Proposal(
             seq=self._seq,
             prev=self._prev,
             id=name,
             stage=self._stage,
+            shard=self._shard,
             output=output,
             record=dict(record),
             file=SetFile(path=file) if file is not None else None,
@@ -69,14 +72,14 @@ class Buffer:
     def append(self, line: Line) -> None:
         """Append `line` and wait until it is on disk; raise `BufferBrokenError` for ever after one failure."""
         if self._broken:
-            raise BufferBrokenError(self._stage)
+            raise BufferBrokenError(self._cell)
         self._broken = True
         try:
             written = os.write(self._file, line.data)
             os.fdatasync(self._file)
         except OSError as error:
-            raise BufferBrokenError(f"{self._stage}: {error.strerror}") from error
+            raise BufferBrokenError(f"{self._cell}: {error.strerror}") from error
         if written != len(line.data):
-            raise BufferBrokenError(f"{self._stage}: short write")
+            raise BufferBrokenError(f"{self._cell}: short write")
         self._broken = False
         self._seq, self._prev = self._seq + 1, line.digest

@@ -1,4 +1,4 @@
-"""The desk of one stage: every request ends in one reply and, when something crossed or was stopped, one event.
+"""The desk of one cell: every request ends in one reply and, when something crossed or was stopped, one event.
 
 Methods run to their end without yielding to another request, so that the order of events is the order of the buffer.
 """
@@ -17,6 +17,7 @@ from gateway.serve.front import Emit, Front
 from gateway.serve.replies import as_result, info
 from gateway.serve.tools import EMPTY_SCHEMA, FILE_SCHEMA, INSTRUCTIONS, REASON_SCHEMA, definitions
 from gateway.serve.types import Head, Message, RefusedError, Reply
+from policies.cells import parted
 from policies.errors import CasemateError, denial
 from policies.events import Attribute, EventLogError
 from policies.plan import Output
@@ -34,7 +35,7 @@ class Ledger:
     """What every output has taken up, over all stages of the run; in one that was resumed, those before included."""
 
     def __init__(self, facts: Mapping[str, str] | None = None) -> None:
-        """Begin with what the facts `used/<output>` (rows, bytes) and `proposals/<stage>` say. Raises CSM-R010."""
+        """Begin with what the facts `used/<output>` (rows, bytes) and `proposals/<cell>` say. Raises CSM-R010."""
         self._used: dict[str, Used] = {}
         self._proposals: Counter[str] = Counter()
         for fact, value in (facts or {}).items():
@@ -58,10 +59,12 @@ class Ledger:
         self._used[output] = Used(rows=used.rows + rows, size=used.size + size)
         self._proposals[stage] += 1
 
-    def knows(self, proposal: object) -> bool:
-        """Tell whether something is the id of a proposal that is buffered."""
+    def knows(self, proposal: object, by: str) -> bool:
+        """Tell whether something is the id of a proposal that is buffered. Of another shard, a cell is told nothing."""
         place = place_of(proposal)
-        return place is not None and place[1] < self._proposals[place[0]]
+        if place is None or (place[0] != by and parted(place[0])[0] == parted(by)[0]):
+            return False
+        return place[1] < self._proposals[place[0]]
 
 
 class Desk(Front):
@@ -146,7 +149,7 @@ class Desk(Front):
         problems = self._schemas[name].problems(record) or [
             Problem(pointer=f"/{field}", keyword="no earlier proposal has this id")
             for field in self._references[name]
-            if field in record and not self._ledger.knows(record[field])
+            if field in record and not self._ledger.knows(record[field], self._stage)
         ]
         line: Line | None = None
         if not problems:

@@ -1,4 +1,4 @@
-"""The sockets: one uvicorn server a stage, each on a Unix socket of its own. The socket is the identity."""
+"""The sockets: one uvicorn server a cell, each on a Unix socket of its own. The socket is the identity."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from gateway.serve.texts import Texts
 from gateway.serve.tooldesk import ToolDesk
 from gateway.serve.types import Refusal
 from gateway.start import told
+from policies.cells import met
 from policies.errors import CasemateError
 from policies.events import EventLogError
 from policies.slices import GatewaySlice
 from policies.vocabulary import Component, EventName
 
 MAX_CONNECTIONS = 64
-"""Open connections of one stage; the next is closed at once. 64 bodies of 1 MiB bound the memory of a stage."""
+"""Open connections of one cell; the next is closed at once. 64 bodies of 1 MiB bound the memory of a cell."""
 MAX_HEAD = 16 * 1024
 """Bytes of a request head."""
 IDLE_SECONDS = 75
@@ -114,7 +115,7 @@ async def serve(
     secrets: Mapping[str, str],
     facts: Mapping[str, str] | None = None,
 ) -> int:
-    """Serve every stage of `part` until SIGTERM or SIGINT; return the exit code. `port` is the one agents see."""
+    """Serve the cells that `facts` name until SIGTERM or SIGINT; return the exit code. `port` is the one agents see."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[BaseException] = []
@@ -135,11 +136,12 @@ async def serve(
     # Whoever reads our events asks by this signal for a mark: when it comes, everything before it has come.
     loop.add_signal_handler(signal.SIGUSR1, mark)
     schemas = {output.name: Schema(output.schema, f"output {output.name}") for output in part.outputs}
-    desks = _desks(part, schemas, root, emit, Ledger(facts))
+    cells = met(facts or {}, {s.stage: s.shards for s in part.stages}, Component.GATEWAY.value)
+    desks = _desks(part, cells, schemas, root, emit, Ledger(facts))
     authorities = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
-    doors = [bind(root / "doors" / stage / "mcp.sock") for stage, _ in desks]
-    tools = _tools(part, root, emit, secrets)
-    servers = [_server(build(Door(desk, authorities, end, tools[stage])), protocol(desk, end)) for stage, desk in desks]
+    doors = [bind(root / "doors" / cell / "mcp.sock") for cell, _ in desks]
+    tools = _tools(part, cells, root, emit, secrets)
+    servers = [_server(build(Door(desk, authorities, end, tools[cell])), protocol(desk, end)) for cell, desk in desks]
     tasks = [asyncio.create_task(s.serve(sockets=[d])) for s, d in zip(servers, doors, strict=True)]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
@@ -155,7 +157,12 @@ async def serve(
 
 
 def _desks(
-    part: GatewaySlice, schemas: dict[str, Schema], root: Path, emit: Emit, ledger: Ledger
+    part: GatewaySlice,
+    cells: Mapping[str, Sequence[str]],
+    schemas: dict[str, Schema],
+    root: Path,
+    emit: Emit,
+    ledger: Ledger,
 ) -> Sequence[tuple[str, Desk]]:
     outputs = {output.name: output for output in part.outputs}
     desks: list[tuple[str, Desk]] = []
@@ -164,24 +171,27 @@ def _desks(
             mine = [outputs[name] for name in stage.outputs]
         except KeyError as error:
             raise CasemateError("CSM-R010", f"undeclared output {error}", place=f"stage {stage.stage}") from error
-        buffer = Buffer(root / "buffer" / f"{stage.stage}.jsonl", stage.stage)
-        desks.append((stage.stage, Desk(stage.stage, mine, schemas, ledger, buffer, emit)))
+        for cell in cells[stage.stage]:
+            buffer = Buffer(root / "buffer" / f"{cell}.jsonl", cell)
+            desks.append((cell, Desk(cell, mine, schemas, ledger, buffer, emit)))
     return desks
 
 
-def _tools(part: GatewaySlice, root: Path, emit: Emit, secrets: Mapping[str, str]) -> dict[str, dict[str, ToolDesk]]:
-    """Return the tool servers of each stage, by name. Each stage has sessions of its own."""
+def _tools(
+    part: GatewaySlice, cells: Mapping[str, Sequence[str]], root: Path, emit: Emit, secrets: Mapping[str, str]
+) -> dict[str, dict[str, ToolDesk]]:
+    """Return the tool servers of each cell, by name. Each cell has sessions of its own."""
     declared = {server.name: server for server in part.servers}
     known = list(secrets.values())
     desks: dict[str, dict[str, ToolDesk]] = {}
-    for stage in part.stages:
-        desks[stage.stage], overflow = {}, Overflow(root / "results" / stage.stage)
+    for cell, stage in {cell: one for one in part.stages for cell in cells[one.stage]}.items():
+        desks[cell], overflow = {}, Overflow(root / "results" / cell)
         for name, wanted in stage.tools.items():
             server = declared[name]
-            session = Session(server, opener(server, stage.stage, root, secrets, part.trust, known.append))
+            session = Session(server, opener(server, cell, root, secrets, part.trust, known.append))
             texts = Texts(stage.resources.get(name, ()), stage.prompts.get(name, ()))
-            desks[stage.stage][name] = ToolDesk(
-                stage.stage, server, wanted, session, emit, known, stage.tool_rules, texts, overflow.keep
+            desks[cell][name] = ToolDesk(
+                cell, server, wanted, session, emit, known, stage.tool_rules, texts, overflow.keep
             )
     return desks
 

@@ -1,13 +1,15 @@
-"""Puts the firewall together: one door for each stage, one for each tunnel."""
+"""Puts the firewall together: one door for each cell, one for each tunnel."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from policies.slices import FirewallSlice, server_door
+from policies.cells import met
+from policies.slices import FirewallSlice, StageEgress, server_door
+from policies.vocabulary import Component
 from proxy.egress.addresses import Outside, client_context
 from proxy.egress.credential import credentials
 from proxy.egress.exchange import Access
@@ -26,19 +28,20 @@ async def firewall(
     outside: Outside | None = None,
     issuer: Issuer | None = None,
     secrets: Mapping[str, str] | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
     """Bind every door of the slice, and close them all in the end. `outside` is a seam for tests.
 
-    `issuer` is needed where a rule inspects, see `inspects`; `secrets` are those that rules name. Raises
-    `CasemateError` (R009) for a secret that no header can carry.
+    `issuer` is needed where a rule inspects, see `inspects`; `secrets` are those that rules name; `facts` say which
+    cells there will be. Raises `CasemateError` (R009) for a secret that no header can carry, (R010) for such a cell.
     """
     way_out = outside if outside is not None else Outside(trust=client_context(part.trust))
     async with AsyncExitStack() as stack:
-        for stage in part.stages:
+        for stage, cell in _cells(part, facts or {}):
             server = stage.server
-            folder = roots.doors / (stage.stage if server is None else server_door(stage.stage, server))
+            folder = roots.doors / (cell if server is None else server_door(cell, server))
             access = Access(
-                stage=stage.stage,
+                stage=cell,
                 rules=stage.rules,
                 events=events if server is None else events.about({"casemate.server": server}),
                 outside=way_out,
@@ -53,6 +56,13 @@ async def firewall(
             path = roots.doors / tunnel.door / "up.sock"
             await _open(stack, path, TunnelDoor(tunnel, roots.models, events, way_out))
         yield
+
+
+def _cells(part: FirewallSlice, facts: Mapping[str, str]) -> Iterator[tuple[StageEgress, str]]:
+    """Yield each door's rules with the cell whose it is."""
+    cells = met(facts, {stage.stage: stage.shards for stage in part.stages}, Component.FIREWALL.value)
+    for stage in part.stages:
+        yield from ((stage, cell) for cell in cells[stage.stage])
 
 
 def inspects(part: FirewallSlice) -> bool:

@@ -47,7 +47,7 @@ _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What the connections of one stage have in common."""
+    """What the connections of one cell have in common; `stage` is its name."""
 
     stage: str
     rules: Sequence[EgressRule]

@@ -97,11 +97,11 @@ class Door(ABC):
 
 
 class StageDoor(Door):
-    """The egress door of one stage. The socket is the identity."""
+    """The egress door of one cell. The socket is the identity."""
 
     def __init__(self, part: StageEgress, access: Access, issuer: Issuer | None) -> None:
         super().__init__(access.events, access.outside, part.max_connections)
-        self.stage, self._rules, self._access, self._issuer = part.stage, part.rules, access, issuer
+        self.stage, self._rules, self._access, self._issuer = access.stage, part.rules, access, issuer
 
     async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
         """Judge the first request; then a tunnel, opaque or inspected, or plain HTTP while it lasts."""
@@ -164,7 +164,7 @@ class PortDoor(Door):
 
     def __init__(self, part: StageEgress, access: Access, rule: EgressRule) -> None:
         super().__init__(access.events, access.outside, part.max_connections)
-        self.stage, self._access, self._rule = part.stage, access, rule
+        self.stage, self._access, self._rule = access.stage, access, rule
 
     async def serve(self, source: Source, writer: asyncio.StreamWriter) -> None:
         """Carry the connection to the destination."""

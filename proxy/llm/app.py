@@ -1,4 +1,4 @@
-"""Puts the LLM proxy together: one ledger, one pooled client for each model, one door for each stage."""
+"""Puts the LLM proxy together: one ledger, one pooled client for each model, one door for each cell."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from policies.cells import met
 from policies.errors import CasemateError
 from policies.plan import Model
 from policies.slices import Birth, LlmSlice, StageModels, up_door
+from policies.vocabulary import Component
 from proxy.llm.breaker import Breaker
 from proxy.llm.cache import Cache
-from proxy.llm.call import Calls, Memory, World
+from proxy.llm.call import Calls, Memory, Pace, World
 from proxy.llm.charges import ceiling
 from proxy.llm.door import Door
 from proxy.llm.ledger import Ledger
@@ -59,30 +61,24 @@ async def llm_proxy(
             socket = roots.doors / up_door(model.alias) / "up.sock"
             upstreams[model.alias] = Upstream(model, keys[model.alias], socket, tls, breaker)
             stack.push_async_callback(upstreams[model.alias].close)
+        cells = met(birth.facts, {stage.stage: stage.shards for stage in part.stages}, Component.LLM.value)
         for stage in part.stages:
+            # one ceiling and one pace for all cells of a stage: whoever asks first has it
             scopes = {f"stage/{stage.stage}": ceiling(stage.limits), RUN: ceiling(part.budget)}
             mine = {alias: upstreams[alias] for alias in sorted(reach(stage.models, models))}
-            calls = Calls(
-                stage.stage,
-                stage.models,
-                mine,
-                ledger,
-                scopes,
-                stage.limits,
-                events,
-                world or World(),
-                _memory(stage, birth, roots, stack),
-            )
-            await _open(
-                stack, roots.doors / stage.stage / "llm.sock", Door(stage.stage, sorted(stage.models), calls, events)
-            )
+            own = world or World()
+            pace = Pace(stage.limits, own)
+            for cell in cells[stage.stage]:
+                memory = _memory(stage, cell, birth, roots, stack)
+                calls = Calls(cell, stage.models, mine, ledger, scopes, stage.limits, events, own, memory, pace)
+                await _open(stack, roots.doors / cell / "llm.sock", Door(cell, sorted(stage.models), calls, events))
         yield
 
 
-def _memory(stage: StageModels, birth: Birth, roots: Roots, stack: AsyncExitStack) -> Memory:
-    """Return what a stage's answers are kept in; raise `CasemateError` (R010, R017)."""
+def _memory(stage: StageModels, cell: str, birth: Birth, roots: Roots, stack: AsyncExitStack) -> Memory:
+    """Return what a cell's answers are kept in, which it shares with no other; raise `CasemateError` (R010, R017)."""
     cache = Cache() if stage.cache == "exact" else None
-    path = roots.recording / f"{stage.stage}.jsonl"
+    path = roots.recording / f"{cell}.jsonl"
     match birth.facts.get("recording"):
         case None:
             return Memory(cache)

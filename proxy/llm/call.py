@@ -84,10 +84,19 @@ class Memory:
         return self.cache is not None or self.record is not None
 
 
-class Calls:
-    """Serves the calls of one stage, in every wire format.
+class Pace:
+    """What the calls of a stage share, over all of its cells: rate, retries, and how many there were by alias."""
 
-    `aliases` are what the agent may name, `upstreams` what these may come to, `scopes` the budgets that are drawn on.
+    def __init__(self, limits: Limits, world: World) -> None:
+        self.limiter, self.retries = Limiter(limits.rate, world.now), RetryBudget()
+        self.calls: Counter[str] = Counter()
+
+
+class Calls:
+    """Serves the calls of one cell, in every wire format.
+
+    `stage` is the cell's name; `aliases` are what the agent may name, `upstreams` what these may come to, `scopes` the
+    budgets that are drawn on.
     """
 
     def __init__(
@@ -101,13 +110,13 @@ class Calls:
         events: Events,
         world: World,
         memory: Memory,
+        pace: Pace | None = None,
     ) -> None:
         self._stage, self._upstreams, self._ledger, self._scopes = stage, upstreams, ledger, scopes
         self._limits, self._events, self._world, self._memory = limits, events, world, memory
         self._models = {alias: upstream.model for alias, upstream in upstreams.items()}
         self._named = {alias: self._models[alias] for alias in aliases}
-        self._limiter, self._retries = Limiter(limits.rate, world.now), RetryBudget()
-        self._calls: Counter[str] = Counter()
+        self._pace = pace or Pace(limits, world)
 
     async def __call__(self, http: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         """Serve one request; raise `Refused` where nothing was sent to the agent yet."""
@@ -116,20 +125,20 @@ class Calls:
         headers = {name: ",".join(http.headers.getall(name)) for name in form.headers if name in http.headers}
         inbound = Inbound(data, form, headers, query)
         request = inbound.request(self._named, asked.alias)
-        ticket = self._limiter.enter(request.input_tokens + request.max_output)
+        ticket = self._pace.limiter.enter(request.input_tokens + request.max_output)
         try:
             call = self._begin(inbound, request)
             try:
                 return await self._remembered(http, inbound, call)
             finally:
-                self._limiter.count(ticket, call.tokens + call.usage.input + call.usage.output)
+                self._pace.limiter.count(ticket, call.tokens + call.usage.input + call.usage.output)
         finally:
-            self._limiter.leave()
+            self._pace.limiter.leave()
 
     def _begin(self, inbound: Inbound, request: LlmRequest) -> Call:
         """Find the model that a request is for, by the routes of the one that was asked."""
         asked = request.alias
-        alias = target(request.model, request.input_tokens, self._calls[asked])
+        alias = target(request.model, request.input_tokens, self._pace.calls[asked])
         if alias != asked:
             request = inbound.request(self._models, alias)
         return Call(request, inbound.form, asked, self._world.now(), keeps=self._memory.keeps)
@@ -170,7 +179,7 @@ class Calls:
         if taken.alias != call.request.alias and taken.alias in self._models:
             call.request = inbound.request(self._models, taken.alias)  # what it fell back to, at its price
         number = self._reserve(call)
-        self._calls[call.asked] += 1
+        self._pace.calls[call.asked] += 1
         try:
             self._announce(call)
             return await play(http, call, taken)
@@ -190,7 +199,7 @@ class Calls:
 
     async def _serve(self, http: web.BaseRequest, inbound: Inbound, call: Call) -> web.StreamResponse:
         hops = chain(call.request.alias, self._models, inbound.form)
-        self._retries.earn()
+        self._pace.retries.earn()
         alias, ahead = self._awake(hops)
         if alias is None:
             rest = min((self._upstreams[hop].breaker.rest(self._world.now()) for hop in hops), default=1.0)
@@ -198,7 +207,7 @@ class Calls:
         if alias != call.request.alias:
             call.request = inbound.request(self._models, alias)
         number, tries = self._reserve(call), 0
-        self._calls[call.asked] += 1
+        self._pace.calls[call.asked] += 1
         while True:
             try:
                 return await self._attempt(http, call)
@@ -235,9 +244,9 @@ class Calls:
         other, _ = self._awake(ahead)
         here = self._upstreams[call.request.alias].breaker.rest(self._world.now()) == 0
         seconds = wait(call.failure, tries, self._world.draw()) if here else None
-        if other is not None and (seconds is None or seconds > PATIENCE_S or not self._retries.take()):
+        if other is not None and (seconds is None or seconds > PATIENCE_S or not self._pace.retries.take()):
             return other, 0.0
-        if other is None and (seconds is None or not self._retries.take()):
+        if other is None and (seconds is None or not self._pace.retries.take()):
             return None
         return None if seconds is None else (call.request.alias, seconds)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
+from policies.cells import MAX_SHARDS
 from sandbox.agent_env import agent_env
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding, Severity, did_you_mean
+from sandbox.shards import SUFFIXES, count_shards
 from sandbox.workflow import CallSpec, detours, quantity
 
 # fmt: off
@@ -171,7 +173,7 @@ def idle(subject: Subject) -> Iterator[Finding]:
 
 
 def shards(subject: Subject) -> Iterator[Finding]:
-    """C048: shards over an input that is not declared, or has no lines."""
+    """C048: shards over an input that the stage does not have, or that has no items, or too many."""
     inputs_ = subject.workflow.inputs
     for index, stage in enumerate(subject.workflow.stages):
         if stage.shards is None:
@@ -181,9 +183,20 @@ def shards(subject: Subject) -> Iterator[Finding]:
             message = f'shards over the undeclared input "{over}"'
             hint = did_you_mean(over, inputs_)
             yield subject.finding("CSM-C048", message, "stages", index, "shards", "over", hint=hint)
-        elif not inputs_[over].path.endswith((".jsonl", ".txt", ".csv")):
+        elif stage.inputs is not None and over not in stage.inputs:
+            message = f'"{stage.name}" does not read the input "{over}"'
+            yield subject.finding("CSM-C048", message, "stages", index, "shards", "over", hint="add it to inputs")
+        elif not inputs_[over].path.endswith(SUFFIXES):
             message = f'"{inputs_[over].path}" is not a file of lines'
             yield subject.finding("CSM-C048", message, "stages", index, "shards", "over", hint="shard over JSON lines")
+        elif (fact := subject.facts.files.get(inputs_[over].path)) is not None:
+            count = count_shards(fact.items or 0, stage.shards.size)
+            if count == 0:
+                message = f'"{inputs_[over].path}" has no items'
+                yield subject.finding("CSM-C048", message, "stages", index, "shards", "over")
+            elif count > MAX_SHARDS:
+                message = f"{count:,} shards are more than {MAX_SHARDS:,}"
+                yield subject.finding("CSM-C048", message, "stages", index, "shards", "size", hint="make them larger")
 
 
 def profiles(subject: Subject) -> Iterator[Finding]:

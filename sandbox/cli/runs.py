@@ -163,7 +163,7 @@ def stats(as_json: bool) -> int:
 @click.command()
 @run_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
-@click.option("--stage", help="Only this stage.")
+@click.option("--stage", help="Only this stage, or this shard of one: `generate.3`.")
 @click.option("--denied", is_flag=True, help="Only what was denied or rejected.")
 @as_json_option
 def logs(run: str, follow: bool, stage: str | None, denied: bool, as_json: bool) -> int:
@@ -181,7 +181,9 @@ def logs(run: str, follow: bool, stage: str | None, denied: bool, as_json: bool)
             if event.seq < seen:
                 continue
             seen = event.seq + 1
-            if stage not in (None, event.stage) or (denied and event.verdict not in (Verdict.DENY, Verdict.REJECT)):
+            if stage not in (None, event.stage, event.cell) or (
+                denied and event.verdict not in (Verdict.DENY, Verdict.REJECT)
+            ):
                 continue
             if as_json:
                 say(json.dumps(plain(event)))

@@ -41,9 +41,9 @@ class Reserved(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """Of a stage that was tried more than once, only what its last attempt proposed counts; all of them cost.
+    """By cell. Of one that was tried more than once, only what its last attempt proposed counts; all of them cost.
 
-    `heads`: the digest of the last line of each stage's write buffer; `open`: calls that nobody has settled, the
+    `heads`: the digest of the last line of each cell's write buffer; `open`: calls that nobody has settled, the
     dearest of those that it may be; `seconds`: of wall time, while somebody drove the run.
     """
 
@@ -67,35 +67,35 @@ class Account:
         """Take one event into account."""
         self.tally.add(event)
         self._time(event)
-        stage, attrs = event.stage, event.attrs
-        if stage is None:
+        cell, attrs = event.cell, event.attrs
+        if cell is None:
             return
         match event.event:
             case EventName.STAGE_STARTED:
-                self.heads.pop(stage, None)
-                self.promises.pop(stage, None)
-                self.proposed.pop(stage, None)
+                self.heads.pop(cell, None)
+                self.promises.pop(cell, None)
+                self.proposed.pop(cell, None)
             case EventName.WRITE_PROPOSED if event.verdict is Verdict.ALLOW:
-                self._propose(stage, event)
+                self._propose(cell, event)
             case EventName.LLM_DECIDED if event.verdict is Verdict.ALLOW:
                 tokens, usd = _int(attrs, "casemate.reserved.tokens"), _int(attrs, "casemate.reserved.usd_nanos")
-                self.open[stage].append(Reserved(tokens, usd))
-            case EventName.LLM_SETTLED if self.open[stage]:
-                self.open[stage].remove(min(self.open[stage]))
+                self.open[cell].append(Reserved(tokens, usd))
+            case EventName.LLM_SETTLED if self.open[cell]:
+                self.open[cell].remove(min(self.open[cell]))
             case _:
                 pass
 
-    def _propose(self, stage: str, event: RunEvent) -> None:
+    def _propose(self, cell: str, event: RunEvent) -> None:
         attrs = event.attrs
         head, output = attrs.get("casemate.write.digest"), attrs.get("casemate.output")
         if not isinstance(head, str) or not isinstance(output, str):
             return
-        self.heads[stage] = head
+        self.heads[cell] = head
         path = attrs.get("casemate.path")
-        self.proposed[stage].append(Proposed(output, _int(attrs, "casemate.bytes.in"), int(path is None)))
+        self.proposed[cell].append(Proposed(output, _int(attrs, "casemate.bytes.in"), int(path is None)))
         if isinstance(path, str):
             promise = Promise(str(attrs["casemate.write.id"]), output, path)
-            self.promises.setdefault(stage, []).append(promise)
+            self.promises.setdefault(cell, []).append(promise)
 
     def _time(self, event: RunEvent) -> None:
         at = datetime.fromisoformat(event.time)
@@ -110,14 +110,14 @@ class Account:
             for name, stage in self.tally.stages.items()
         }
 
-    def used(self, stages: Iterable[str]) -> dict[str, str]:
-        """Return the facts that tell the gateway what `stages`, which completed, have proposed."""
+    def used(self, cells: Iterable[str]) -> dict[str, str]:
+        """Return the facts that tell the gateway what `cells`, which completed, have proposed."""
         facts: dict[str, str] = {}
         used: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        for stage in stages:
-            for output, size, rows in self.proposed.get(stage, ()):
+        for cell in cells:
+            for output, size, rows in self.proposed.get(cell, ()):
                 used[output] = (used[output][0] + rows, used[output][1] + size)
-            facts[f"proposals/{stage}"] = str(len(self.proposed.get(stage, ())))
+            facts[f"proposals/{cell}"] = str(len(self.proposed.get(cell, ())))
         return {**facts, **{f"used/{output}": f"{rows} {size}" for output, (rows, size) in used.items()}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from policies.canonical import canonical
+from policies.cells import in_order
 from sandbox.durable.machine import RunMove, RunState, StageMove, StageState, after, stage_after
 from sandbox.store import Store
 
@@ -12,7 +13,7 @@ RUN, LEG, STAGE = "run", "leg", "stage/"
 
 
 class Journal:
-    """Where a run and its stages stand. `sets` are the files of records of completed stages, by proposal.
+    """Where a run and its cells stand. `sets` are the files of records of completed ones, by proposal.
 
     A leg is one set of trusted processes. While it is open, what they say may not all be in the event log.
     """
@@ -22,7 +23,7 @@ class Journal:
         self._store, self._run = store, run
         self.state = RunState.OPENED
         self.open_leg = False
-        self._stages: dict[str, StageState] = {}
+        self._cells: dict[str, StageState] = {}
         self._sets: dict[str, dict[str, str]] = {}
         for subject, state, detail in store.transitions(run):
             if subject == RUN:
@@ -31,17 +32,35 @@ class Journal:
                 self.open_leg = state == "open"
             else:
                 name = subject.removeprefix(STAGE)
-                self._stages[name] = StageState(state)
+                self._cells[name] = StageState(state)
                 self._sets[name] = msgspec.json.decode(detail, type=dict[str, str]) if detail else {}
 
     @property
     def sets(self) -> dict[str, str]:
-        """Digests of the files of records of all completed stages, by proposal."""
+        """Digests of the files of records of all completed cells, by proposal."""
         return {proposal: digest for sets in self._sets.values() for proposal, digest in sets.items()}
 
-    def of(self, stage: str) -> StageState:
-        """Return where a stage stands."""
-        return self._stages.get(stage, StageState.WAITING)
+    def of(self, cell: str) -> StageState:
+        """Return where a stage, or a shard of one, stands."""
+        return self._cells.get(cell, StageState.WAITING)
+
+    def _in(self, state: StageState) -> list[str]:
+        return in_order(cell for cell, now in self._cells.items() if now is state)
+
+    @property
+    def completed(self) -> list[str]:
+        """The cells that completed."""
+        return self._in(StageState.COMPLETED)
+
+    @property
+    def failed(self) -> list[str]:
+        """The cells that ended, and did not complete."""
+        return self._in(StageState.ENDED)
+
+    @property
+    def running(self) -> list[str]:
+        """The cells that were begun, and did not end."""
+        return self._in(StageState.RUNNING)
 
     def move(self, move: RunMove) -> None:
         """Move the run."""
@@ -55,8 +74,8 @@ class Journal:
         self.open_leg = is_open
 
     def stage(self, name: str, move: StageMove, sets: dict[str, str] | None = None) -> None:
-        """Move a stage."""
+        """Move a stage, or a shard of one."""
         state = stage_after(self.of(name), move)
         detail = canonical(sets).decode() if sets else None
         self._store.transition(self._run, STAGE + name, state.value, detail)
-        self._stages[name], self._sets[name] = state, sets or {}
+        self._cells[name], self._sets[name] = state, sets or {}

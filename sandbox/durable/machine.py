@@ -1,7 +1,7 @@
-"""The state machine of a run and of its stages, as tables. Pure.
+"""The state machine of a run, and of its stages and their shards, as tables. Pure.
 
 A move that is not in a table does not exist. `RESUME` leads to where the work of a state can be begun anew: stages that
-completed stay completed, the one that was running waits again, and what customs decided is applied as it was decided.
+completed stay completed, what was running waits again, and what customs decided is applied as it was decided.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RunMove(StrEnum):
 
     START = "start"
     READY = "ready"
-    RETRY = "retry"
+    RENEW = "renew"
     JUDGE = "judge"
     APPLY = "apply"
     RESUME = "resume"
@@ -39,7 +39,7 @@ class RunMove(StrEnum):
 
 
 class StageState(StrEnum):
-    """Where a stage stands."""
+    """Where a stage, or a shard of one, stands."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -48,7 +48,7 @@ class StageState(StrEnum):
 
 
 class StageMove(StrEnum):
-    """What happens to a stage."""
+    """What happens to a stage, or to a shard of one."""
 
     START = "start"
     COMPLETE = "complete"
@@ -60,8 +60,8 @@ class StageMove(StrEnum):
 RUN: Final[dict[tuple[RunState, RunMove], RunState]] = {
     (RunState.OPENED, RunMove.START): RunState.STARTING,
     (RunState.STARTING, RunMove.READY): RunState.RUNNING,
-    # a stage is tried again, by processes that never met its agent
-    (RunState.RUNNING, RunMove.RETRY): RunState.STARTING,
+    # what is left goes on behind processes that never met an agent
+    (RunState.RUNNING, RunMove.RENEW): RunState.STARTING,
     # every stage completed, its writes are kept, and no process that met an agent is left
     (RunState.RUNNING, RunMove.JUDGE): RunState.JUDGING,
     # nothing was left to run when it was resumed

@@ -78,7 +78,7 @@ def restarts(count: int = RESTARTS, servers: int = SERVERS) -> tuple[Census, Cen
     ]
     made = msgspec.structs.replace(plan(), tools=tools)
     stage = made.stages[0]
-    cells = [tool_cell(prefix, made, stage, tool, images, labels) for tool in tools]
+    cells = [tool_cell(prefix, made, stage, stage.name, tool, images, labels) for tool in tools]
 
     def things(kind: str) -> int:
         return sum(thing["kind"] == kind for thing in engine.labelled(run))

@@ -159,7 +159,7 @@ def test_of_many_that_want_a_set_one_gets_it(tmp_path: Path) -> None:
     def race(n: int) -> None:
         engine = connect()
         gate.wait()
-        got.append((f"race-{n}", pool.claim(engine, compiled, f"race-{n}", {})))
+        got.append((f"race-{n}", pool.claim(engine, compiled, ["agent"], f"race-{n}", {})))
 
     threads = [threading.Thread(target=race, args=(n,)) for n in range(8)]
     for thread in threads:

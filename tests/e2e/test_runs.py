@@ -328,12 +328,12 @@ def test_a_widened_workflow_does_not_run_until_it_is_approved(lab: Lab) -> None:
 
 
 def test_what_would_be_ignored_is_not_run(lab: Lab) -> None:
-    (lab.folder / "seeds.jsonl").write_text("{}\n")
-    inputs = {"agent": {"path": "agent.py"}, "seeds": {"path": "seeds.jsonl"}}
-    path = lab.workflow("print(1)", shards={"over": "seeds", "size": 1}, top={"inputs": inputs})
-    result = lab.cli("run", str(path))
+    sink = {"kind": "mcp", "server": "notes", "tool": "note"}
+    outputs = {"rows": {"sink": sink, "schema": "rows.json", "quota": {"per_run": 1}}}
+    top = {"tools": {"notes": {"url": "https://mcp.example.com/mcp"}}, "outputs": outputs}
+    result = lab.cli("run", str(lab.workflow("print(1)", outputs=["rows"], top=top)))
     assert result.returncode == 4
-    assert "CSM-R021: stage agent: shards" in result.stderr
+    assert "CSM-R021: output rows: notes.note, which nobody pinned" in result.stderr
     assert lab.left_over() == []
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from policies.cells import FACT
 from policies.plan import Bound, Budget, Limits, Output, Plan, Source, Stage, encode
 from policies.slices import seal, slices
 from policies.vocabulary import Component
@@ -97,7 +98,7 @@ def birth(
             "seal": msgspec.to_builtins(seal(plan)),
             "slice": encode(slices(plan)[component]).decode(),
             "secrets": secrets or {},
-            "facts": facts or {},
+            "facts": {FACT: " ".join(cell for stage in plan.stages for cell in stage.cells), **(facts or {})},
         }
     ).encode()
 
@@ -139,8 +140,8 @@ class Serving:
 
     def __init__(self, root: Path, plan: Plan, wrap: tuple[str, ...] = ()) -> None:
         self.root, self.plan = root, plan
-        for stage in plan.stages:
-            (root / "doors" / stage.name).mkdir(parents=True, exist_ok=True)
+        for cell in [cell for stage in plan.stages for cell in stage.cells]:
+            (root / "doors" / cell).mkdir(parents=True, exist_ok=True)
         (root / "buffer").mkdir(exist_ok=True)
         self.process = start("serve", root, birth(plan, Component.GATEWAY), wrap)
         self.events: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.customs.chain import rows
@@ -22,6 +23,7 @@ from gateway.serve.types import Head
 from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import EventLogError
+from policies.plan import Shards
 from policies.vocabulary import Component
 from tests.gateway.kit import AUTHORITY, SAMPLE_SCHEMA, Serving, birth, make_output, make_plan, start
 
@@ -98,6 +100,25 @@ def test_the_socket_is_the_identity(serving: Start) -> None:
     assert server.rpc("tools/list", stage="two")["result"]["tools"][0]["name"] == "beta"
     assert (server.buffer("two"), len(server.buffer("one").splitlines())) == (b"", 1)
     assert server.of("tool.called")[0]["stage"] == "two"
+
+
+def test_shards_have_buffers_and_ids_of_their_own(tmp_path: Path) -> None:
+    base = make_plan(make_output())
+    shards = Shards(over="seeds", size=1, parallel=2, count=12)
+    plan = msgspec.structs.replace(base, stages=[msgspec.structs.replace(base.stages[0], shards=shards)])
+    server = Serving(tmp_path, plan)
+    try:
+        for shard in (3, 11):
+            told = server.call("samples", {"prompt": "x"}, stage=f"draft.{shard}")["structuredContent"]
+            assert told["id"] == f"draft.{shard}-0"
+            line = json.loads(server.buffer(f"draft.{shard}"))
+            assert (line["stage"], line["shard"], line["seq"]) == ("draft", shard, 0)
+        proposed = [(event["stage"], event["shard"]) for event in server.of("write.proposed")]
+        assert proposed == [("draft", 3), ("draft", 11)]
+        assert server.buffer("draft.0") == b""
+    finally:
+        server.process.kill()
+        server.process.communicate()
 
 
 def test_quotas_of_rows_and_bytes_hold_over_all_stages(serving: Start) -> None:
@@ -268,10 +289,13 @@ def desk(path: Path, log: Log, **changes: Any) -> Desk:
 
 
 def test_what_stages_proposed_before_a_crash_counts() -> None:
-    ledger = Ledger({"used/samples": "3 40", "proposals/draft": "2", "other": "1"})
+    ledger = Ledger({"used/samples": "3 40", "proposals/draft": "2", "proposals/work.1": "1", "other": "1"})
     assert (ledger.used("samples").rows, ledger.used("samples").size) == (3, 40)
-    assert ledger.knows("draft-1")
-    assert not ledger.knows("draft-2")
+    assert ledger.knows("draft-1", "final")
+    assert not ledger.knows("draft-2", "final")
+    assert ledger.knows("work.1-0", "final")
+    assert ledger.knows("work.1-0", "work.1")
+    assert not ledger.knows("work.1-0", "work.2")  # what other shards do is not theirs to know
     assert Ledger({}).used("samples").rows == 0
     for broken in ({"used/samples": "3"}, {"used/samples": "a b"}, {"proposals/draft": "x"}):
         with pytest.raises(CasemateError, match="CSM-R010"):

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from policies.canonical import digest
+from policies.cells import FACT
 from policies.events import EventWriter
 from policies.plan import (
     Budget,
@@ -120,7 +121,8 @@ def make_plan(
 def birth_of(plan: Plan, component: Component, run_name: str = "run-1") -> Birth:
     part = encode(slices(plan)[component]).decode()
     secrets = {"llm_key": KEY} if component is Component.LLM else {}
-    return Birth(run=run_name, seal=seal(plan), slice=part, secrets=secrets)
+    cells = {FACT: " ".join(cell for stage in plan.stages for cell in stage.cells)}
+    return Birth(run=run_name, seal=seal(plan), slice=part, secrets=secrets, facts=cells)
 
 
 class Log:
@@ -172,7 +174,8 @@ async def firewall_for(
     part = slices(plan)[Component.FIREWALL]
     assert isinstance(part, FirewallSlice)
     outside = Outside(resolve=names or Names(), permitted=permitted, trust=trust)
-    async with firewall(part, Roots.under(root), log.events, outside, issuer, secrets):
+    facts = birth_of(plan, Component.FIREWALL).facts
+    async with firewall(part, Roots.under(root), log.events, outside, issuer, secrets, facts):
         yield log
 
 

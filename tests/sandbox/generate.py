@@ -214,8 +214,9 @@ def _stage(random: Random, n: int, inputs: Any, models: Any, tools: Any, outputs
         if random.random() < 0.3:
             stage["limits"]["rate"] = {"requests": f"{random.randint(1, 99)}/min", "parallel": random.randint(1, 9)}
             stage["limits"]["call"] = {"tokens": 1}
-    if inputs and random.random() < 0.2:
-        stage["shards"] = {"over": next(iter(inputs)), "size": random.randint(1, 50), "parallel": random.randint(1, 8)}
+    mine = list(stage.get("inputs", inputs))
+    if mine and random.random() < 0.2:
+        stage["shards"] = {"over": mine[0], "size": random.randint(1, 50), "parallel": random.randint(1, 8)}
     if random.random() < 0.2:
         stage["retry"] = {"attempts": random.randint(1, 5)}
     if random.random() < 0.2:
@@ -237,7 +238,7 @@ def _schema(kind: str) -> Any:
 
 def facts_of(spec: Workflow) -> Facts:
     """Return the facts of a world in which everything that `spec` names exists."""
-    files = {item.path: FileFact(SHA, 10) for item in spec.inputs.values()} | {
+    files = {item.path: FileFact(SHA, 10, items=99) for item in spec.inputs.values()} | {
         name: FileFact(SHA, 10) for name in ("rows.json", "evals.jsonl")
     }
     return Facts(

@@ -79,7 +79,7 @@ def test_every_dimension_is_a_ceiling_of_its_own(tmp_path: Path, limit: dict[str
 def test_what_was_not_spent_is_given_back_once(tmp_path: Path) -> None:
     days = Store(tmp_path).days
     days.reserve("a", plan(day={"usd_nanos": 100}), DAY)
-    spent = Tally(stages={"one": StageTally(calls=1, input_tokens=2, output_tokens=3, usd_nanos=40)})
+    spent = Tally(cells={"one": StageTally(calls=1, input_tokens=2, output_tokens=3, usd_nanos=40)})
     days.settle("a", spent)
     assert days.spent("example", DAY) == (40, 5, 1)
     days.settle("a", Tally())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from policies.plan import Plan
 from policies.vocabulary import Component
-from sandbox.pool import CLAIM, MODELS, ROLES, STAGES, claim, fit, members, pool_set, pooled_name, slots
+from sandbox.pool import CELLS, CLAIM, MODELS, ROLES, claim, fit, members, pool_set, pooled_name, slots
 from sandbox.specs import ContainerSpec, Network
 from sandbox.topology import DOORS, IMAGES, slot, topology
 from tests.plans import plan
@@ -27,14 +28,14 @@ def test_only_the_firewall_of_a_set_has_a_network_and_only_if_asked() -> None:
 
 def test_a_slot_is_a_volume_of_its_own_that_only_its_owner_writes() -> None:
     volumes, containers = pool_set(SET, DIGESTS, Network.NONE, home="/h", host="here")
-    assert len({volume.name for volume in volumes}) == len(volumes) == STAGES * len(DOORS) + MODELS + 2
+    assert len({volume.name for volume in volumes}) == len(volumes) == CELLS * len(DOORS) + MODELS + 2
     owners = {volume.name: volume.uid for volume in volumes if volume.size is not None}
-    assert len(owners) == STAGES * len(DOORS) + MODELS
+    assert len(owners) == CELLS * len(DOORS) + MODELS
     for spec in containers:
         stage_slots = [
             m.volume for m in spec.mounts if not m.target.startswith(("/slots/up-", "/buffer", "/recording"))
         ]
-        assert len(stage_slots) == STAGES
+        assert len(stage_slots) == CELLS
         assert {owners[name] for name in stage_slots} == {spec.uid}
         assert spec.birth
         assert spec.labels["casemate.pool"] == SET
@@ -43,7 +44,7 @@ def test_a_slot_is_a_volume_of_its_own_that_only_its_owner_writes() -> None:
 def test_a_relay_mounts_its_own_slots_and_processes_are_told_the_same() -> None:
     of = plan()
     top = topology(of, "r1", home="/h", host="here", pooled=SET)
-    told = {c: dict(pair.split("=") for pair in text.split()) for c, text in slots(of).items()}
+    told = {c: dict(pair.split("=") for pair in text.split()) for c, text in slots(of, names_of(of)).items()}
     taken: set[str] = set()
     for name, cell in top.cells.items():
         doors = {m.target: m.volume for m in cell.relay.mounts if m.target.startswith("/doors/")}
@@ -107,10 +108,15 @@ class Shelf:
         return True
 
 
+def names_of(of: Plan) -> list[str]:
+    return [stage.name for stage in of.stages]
+
+
 def claimed(shelf: Shelf, run: str = "r1", **changes: object) -> str | None:
     base = msgspec.structs.replace(plan(), models=[m for m in plan().models if not m.local], **changes)
     images = [msgspec.structs.replace(i, digest=DIGESTS.get(i.name, i.digest)) for i in base.images]
-    return claim(shelf, msgspec.structs.replace(base, images=images), run, {})  # type: ignore[arg-type]
+    of = msgspec.structs.replace(base, images=images)
+    return claim(shelf, of, names_of(of), run, {})  # type: ignore[arg-type]
 
 
 def test_a_set_is_claimed_once() -> None:
@@ -127,10 +133,10 @@ def test_a_set_of_another_network_image_or_size_is_not_claimed() -> None:
     other = Shelf("a")
     other.setting = "another profile"
     assert claimed(other) is None
-    stages = [msgspec.structs.replace(plan().stages[0], name=f"s{n}", needs=[]) for n in range(STAGES + 1)]
+    stages = [msgspec.structs.replace(plan().stages[0], name=f"s{n}", needs=[]) for n in range(CELLS + 1)]
     assert claimed(Shelf("a"), stages=stages) is None
-    assert claimed(Shelf("a"), stages=stages[:STAGES]) == "a"
-    assert claim(Shelf("a"), plan(), "r1", {}) is None  # type: ignore[arg-type] # it has a local model
+    assert claimed(Shelf("a"), stages=stages[:CELLS]) == "a"
+    assert claim(Shelf("a"), plan(), names_of(plan()), "r1", {}) is None  # type: ignore[arg-type] # it has a local model
 
 
 @pytest.mark.parametrize("role", ROLES)

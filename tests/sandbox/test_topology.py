@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from policies.plan import Tool
+from policies.plan import Shards, Tool
 from policies.vocabulary import Component
 from sandbox.specs import ContainerSpec, Network
 from sandbox.topology import Cell, Topology, topology
@@ -98,6 +98,29 @@ def test_no_relay_mounts_a_door_of_another_stage() -> None:
     top = lay()
     doors = {name: {m.volume for m in cell.relay.mounts} for name, cell in top.cells.items()}
     assert not doors["one"] & doors["two"]
+
+
+def test_shards_share_no_volume_but_with_trusted_processes() -> None:
+    base = plan()
+    shards = Shards(over="seeds", size=1, parallel=2, count=3)
+    one = msgspec.structs.replace(base.stages[0], shards=shards)
+    top = lay(stages=[one, base.stages[1]])
+    assert list(top.cells) == ["one.0", "one.1", "one.2", "two"]
+    mine = [{m.volume for spec in (c.relay, c.carrier, c.agent) for m in spec.mounts} for c in top.cells.values()]
+    assert len(set.union(*mine)) == sum(map(len, mine))
+    assert [cell.agent.network for cell in top.cells.values()] == [cell.relay.name for cell in top.cells.values()]
+    agent = top.cells["one.2"].agent
+    assert (agent.env["CASEMATE_STAGE"], agent.env["CASEMATE_SHARD"]) == ("one", "2")
+    assert "CASEMATE_SHARD" not in top.cells["two"].agent.env
+    gateway = {m.target for m in top.trusted[Component.GATEWAY].mounts}
+    assert {"/doors/one.0", "/doors/one.2", "/doors/two"} <= gateway
+
+
+def test_a_leg_has_doors_for_its_own_cells_alone() -> None:
+    top = topology(plan(), "r1", home="/h", host="here", cells=["two"])
+    assert list(top.cells) == ["two"]
+    doors = {m.target for m in top.trusted[Component.LLM].mounts if "up-" not in m.target}
+    assert doors == {"/doors/two", "/recording"}
 
 
 def test_nobody_is_root_and_agents_share_no_group_with_doors() -> None:

@@ -58,7 +58,7 @@ def test_only_what_the_last_attempt_proposed_counts_but_all_that_was_spent() -> 
     assert account.promises == {}
     assert account.used(["a"]) == {"proposals/a": "1", "used/rows": "1 10"}
     assert account.spent() == {"spent/a": "2 10 14"}
-    assert (account.tally.stages["a"].attempts, account.tally.stages["a"].proposed) == (2, 1)
+    assert (account.tally.stages["a"].attempts, account.tally.stages["a"].proposed) == (0, 1)
 
 
 def test_the_rows_of_a_file_count_at_customs() -> None:
