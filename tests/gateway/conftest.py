@@ -17,8 +17,13 @@ def serving(tmp_path: Path) -> Iterator[Any]:
     """Start `serve` for a plan; it is ended after the test."""
     started: list[Serving] = []
 
-    def begin(*outputs: Output, stages: dict[str, list[str]] | None = None, wrap: tuple[str, ...] = ()) -> Serving:
-        made = Serving(tmp_path, make_plan(*(outputs or (make_output(),)), stages=stages), wrap)
+    def begin(
+        *outputs: Output,
+        stages: dict[str, list[str]] | None = None,
+        shards: int | None = None,
+        wrap: tuple[str, ...] = (),
+    ) -> Serving:
+        made = Serving(tmp_path, make_plan(*(outputs or (make_output(),)), stages=stages, shards=shards), wrap)
         started.append(made)
         return made
 

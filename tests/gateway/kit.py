@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from policies.cells import FACT
-from policies.plan import Bound, Budget, Limits, Output, Plan, Source, Stage, encode
+from policies.plan import Bound, Budget, Limits, Output, Plan, Shards, Source, Stage, encode
 from policies.slices import seal, slices
 from policies.vocabulary import Component
 
@@ -55,8 +55,12 @@ def make_output(name: str = "samples", **changes: Any) -> Output:
     return Output(**{**values, **changes})
 
 
-def make_plan(*outputs: Output, stages: dict[str, list[str]] | None = None) -> Plan:
-    """A plan whose stages may propose the given outputs; by default one stage, `draft`, may propose all."""
+def make_plan(*outputs: Output, stages: dict[str, list[str]] | None = None, shards: int | None = None) -> Plan:
+    """A plan whose stages may propose the given outputs; by default one stage, `draft`, may propose all.
+
+    Each is in so many `shards`, if it is.
+    """
+    parts = Shards(over="seeds", size=1, parallel=2, count=shards) if shards is not None else None
     everything = [output.name for output in outputs]
     zero = Limits(cpu_millis=1, memory=1, pids=1, disk=1, wall_s=1, calls=1, tokens=1, usd_nanos=1)
     return Plan(
@@ -81,6 +85,7 @@ def make_plan(*outputs: Output, stages: dict[str, list[str]] | None = None) -> P
                 egress=[],
                 outputs=mine,
                 limits=zero,
+                shards=parts,
             )
             for name, mine in (stages or {"draft": everything}).items()
         ],

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from gateway.customs.chain import rows
@@ -23,7 +22,6 @@ from gateway.serve.types import Head
 from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import EventLogError
-from policies.plan import Shards
 from policies.vocabulary import Component
 from tests.gateway.kit import AUTHORITY, SAMPLE_SCHEMA, Serving, birth, make_output, make_plan, start
 
@@ -102,23 +100,16 @@ def test_the_socket_is_the_identity(serving: Start) -> None:
     assert server.of("tool.called")[0]["stage"] == "two"
 
 
-def test_shards_have_buffers_and_ids_of_their_own(tmp_path: Path) -> None:
-    base = make_plan(make_output())
-    shards = Shards(over="seeds", size=1, parallel=2, count=12)
-    plan = msgspec.structs.replace(base, stages=[msgspec.structs.replace(base.stages[0], shards=shards)])
-    server = Serving(tmp_path, plan)
-    try:
-        for shard in (3, 11):
-            told = server.call("samples", {"prompt": "x"}, stage=f"draft.{shard}")["structuredContent"]
-            assert told["id"] == f"draft.{shard}-0"
-            line = json.loads(server.buffer(f"draft.{shard}"))
-            assert (line["stage"], line["shard"], line["seq"]) == ("draft", shard, 0)
-        proposed = [(event["stage"], event["shard"]) for event in server.of("write.proposed")]
-        assert proposed == [("draft", 3), ("draft", 11)]
-        assert server.buffer("draft.0") == b""
-    finally:
-        server.process.kill()
-        server.process.communicate()
+def test_shards_have_buffers_and_ids_of_their_own(serving: Start) -> None:
+    server = serving(make_output(), shards=12)
+    for shard in (3, 11):
+        told = server.call("samples", {"prompt": "x"}, stage=f"draft.{shard}")["structuredContent"]
+        assert told["id"] == f"draft.{shard}-0"
+        line = json.loads(server.buffer(f"draft.{shard}"))
+        assert (line["stage"], line["shard"], line["seq"]) == ("draft", shard, 0)
+    proposed = [(event["stage"], event["shard"]) for event in server.of("write.proposed")]
+    assert proposed == [("draft", 3), ("draft", 11)]
+    assert server.buffer("draft.0") == b""
 
 
 def test_quotas_of_rows_and_bytes_hold_over_all_stages(serving: Start) -> None:
