@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+RUN_TIME = "%Y%m%d-%H%M%S"
+"""How the id of a run begins: when it was started, in UTC. It is 15 characters."""
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]

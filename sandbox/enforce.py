@@ -13,7 +13,7 @@ from policies.vocabulary import ExitCode
 
 PROVIDERS = {"anthropic", "gemini", "local", "openai", "openai-compatible"}
 
-APPLIED = {"dataset", "file", "http", "mcp", "mlflow", "sql"}
+APPLIED = {"dataset", "file", "git", "http", "mcp", "mlflow", "sql"}
 """Kinds of sinks."""
 
 

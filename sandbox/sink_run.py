@@ -20,11 +20,12 @@ from policies.plan import EgressRule, Output, Plan, encode
 from policies.sinks import Batch, Order, refused
 from policies.slices import SINK_STAGE, Birth, seal, slices
 from policies.vocabulary import Component, Verdict
+from sandbox import repositories
 from sandbox.agentless import converse, end, held, idle_stage
 from sandbox.applying import Reach
 from sandbox.driver import Driver
 from sandbox.secrets import held_by, read_secrets
-from sandbox.specs import ContainerSpec, Mount
+from sandbox.specs import MIB, ContainerSpec, Mount, Tmpfs
 from sandbox.supplies import read_inputs
 from sandbox.sweep import sweep_run
 from sandbox.topology import Topology, topology
@@ -95,7 +96,7 @@ class Outside:
         supplied = read_secrets(plan, self._root), read_inputs(plan, self._root)
         home, name = str(self._run.parent.parent), f"sink-{os.urandom(4).hex()}"
         lay = topology(plan, name, home=home, host=socket.gethostname(), owner=owner)
-        spec = applier(lay, self._command)
+        spec = applier(lay, self._command, plan)
         order = Order(mode=mode, key=batch.key, digest=batch.digest, count=batch.count, receipt=receipt)
         birth = Birth(
             run=owner,
@@ -118,12 +119,23 @@ class Outside:
         return str(said.attrs["casemate.receipt"])
 
 
-def applier(lay: Topology, command: tuple[str, ...]) -> ContainerSpec:
-    """Return the container that applies: customs, with the doors that lead to the sink, and no network."""
+CLONE = 256 * MIB
+"""Memory for what is taken of a repository: its trees, and the files that a patch changes."""
+
+
+def applier(lay: Topology, command: tuple[str, ...], plan: Plan) -> ContainerSpec:
+    """Return the container that applies: customs, with the doors that lead to the sink, and no network.
+
+    To a repository it is an image with git, and room for a clone.
+    """
     doors = [m for m in lay.trusted[Component.GATEWAY].mounts if m.target.startswith(("/doors/up-", "/tools/"))]
     egress = [m for m in lay.trusted[Component.FIREWALL].mounts if m.target == f"/doors/{SINK_STAGE}"]
     mounts = (*lay.customs.mounts, *(Mount(m.volume, m.target, read_only=True) for m in (*doors, *egress)))
-    return replace(lay.customs, command=command, mounts=mounts)
+    spec = replace(lay.customs, command=command, mounts=mounts)
+    if all(output.sink != "git" for output in plan.outputs):
+        return spec
+    image = next(image.digest for image in plan.images if image.name == repositories.IMAGE)
+    return replace(spec, image=image, tmpfs=(Tmpfs("/tmp", CLONE),))  # noqa: S108 - a private file system
 
 
 def reached(driver: Driver, plan: Plan, run: Path, command: tuple[str, ...] = COMMAND) -> Reach:

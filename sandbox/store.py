@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from policies.base import RUN_TIME
 from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.events import now
@@ -87,7 +88,7 @@ class Store:
     @contextmanager
     def new(self, plan: Plan, digest: str, options: Options) -> Iterator[tuple[str, Path]]:
         """Open a run: its folder with the plan, its row in the journal, and its lock for as long as it is driven."""
-        run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        run = f"{datetime.now(UTC):{RUN_TIME}}-{secrets.token_hex(3)}"
         folder = self.home / "runs" / run
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.home / "runs").mkdir(exist_ok=True, mode=0o700)

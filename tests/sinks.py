@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sandbox.log import RunLog
 from sandbox.sink_run import reached
 from sandbox.store import Store
 from sandbox.writes import State
+from tests.forge import PROPOSALS, SINK, forge
 from tests.lab import PROPOSE, ROW_SCHEMA, Lab
 from tests.outside_lab import OutsideLab
 
@@ -56,7 +57,7 @@ class World:
 
     `there`: what it has, as texts in order, doubled where it is doubled. `tells`: after a kill it is known what it
     has; `undoes`: it gives back. `tools`, `secret` and `pin`: what a workflow declares beside it.
-    `ask`: asks it in its own words.
+    `ask`: asks it in its own words. `schema`: of its records, where they are others.
     """
 
     sink: dict[str, Any]
@@ -72,6 +73,11 @@ class World:
     tools: dict[str, Any] = field(default_factory=dict)
     pin: str | None = None
     ask: Callable[[str], str] = str
+    schema: dict[str, Any] | None = None
+
+    def proposing(self, lab: Lab, rows: list[dict[str, Any]], **changes: Any) -> Path:
+        """Return a workflow whose agent proposes other rows."""
+        return replace(self, rows=rows).workflow(lab, **changes)
 
     def workflow(self, lab: Lab, **changes: Any) -> Path:
         """Return a workflow whose agent proposes the rows."""
@@ -90,7 +96,7 @@ class World:
         properties: Any = ROW_SCHEMA["properties"]
         required = ["text", *(name for name in self.fields if all(name in row for row in self.rows))]
         schema = {**ROW_SCHEMA, "required": required, "properties": properties | self.fields}
-        (lab.folder / "rows.json").write_text(json.dumps(schema))
+        (lab.folder / "rows.json").write_text(json.dumps(self.schema or schema))
         if self.pin is not None:
             pinned = lab.cli("mcp", "audit", str(path), "--approve-sink", self.pin)
             assert pinned.returncode == 0, pinned.stderr
@@ -301,12 +307,28 @@ def mlflow(lab: Lab) -> Iterator[World]:
         )
 
 
+@contextmanager
+def repository(lab: Lab) -> Iterator[World]:
+    """A git repository, and the pull requests of a forge."""
+    head = "diff --git a/{0}.md b/{0}.md\nnew file mode 100644\n--- /dev/null\n+++ b/{0}.md\n@@ -0,0 +1 @@\n+x\n"
+    with forge(lab, SECRET) as server:
+        yield World(
+            sink=SINK,
+            there=server.there,
+            empty=server.empty,
+            outside=server.outside,
+            rows=[{"title": name, "patch": head.format(name)} for name in ("one", "two")],
+            schema=PROPOSALS,
+        )
+
+
 WORLDS: dict[str, Callable[[Lab], Any]] = {
     "dataset": lambda lab: in_project(lab, {"kind": "dataset", "path": "out/rows.jsonl"}, {}),
     "file": lambda lab: in_project(lab, {"kind": "file", "path": "out/notes.md"}, {}),
     "sqlite": lambda lab: in_project(lab, {"kind": "sql", "url": "sqlite:data/notes.db", "table": "notes"}, KNOWN),
     "postgres": postgres,
     "mlflow": mlflow,
+    "git": repository,
     "http idempotent": lambda lab: http(lab, "idempotent"),
     "http": lambda lab: http(lab, "once"),
     "mcp": remote_tool,

@@ -323,8 +323,8 @@ def test_a_patch_that_was_tampered_with_is_refused_or_means_the_same_to_git(
     repository: Path, old: list[str], wanted: list[str], data: st.DataObject
 ) -> None:
     before = content((old, True))
-    texts = [[f"{line}\n" for line in lines] for lines in (old, wanted)]
-    lines = ["diff --git a/a b/a\n", *difflib.unified_diff(*texts, "a/a", "b/a", n=data.draw(st.integers(0, 3)))]
+    one, two = ([f"{line}\n" for line in lines] for lines in (old, wanted))
+    lines = ["diff --git a/a b/a\n", *difflib.unified_diff(one, two, "a/a", "b/a", n=data.draw(st.integers(0, 3)))]
     for _ in range(data.draw(st.integers(0, 2))):
         at = data.draw(st.integers(1, len(lines)))
         lines[at : at + data.draw(st.integers(0, 1))] = [data.draw(st.sampled_from(PIECES))]

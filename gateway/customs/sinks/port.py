@@ -1,39 +1,66 @@
-"""A loopback port that is carried to a Unix socket, for a client library that knows no other way."""
+"""A loopback port that is carried to a Unix socket, for a client that knows no other way."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHUNK = 64 * 1024
 
 
+MAX_HEAD = 4096
+Greet = Callable[[socket.socket], bool]
+"""Speaks with who connected; tells whether to carry the connection."""
+
+
 @contextmanager
-def carried(door: Path) -> Iterator[int]:
+def carried(door: Path, greet: Greet = lambda _inner: True) -> Iterator[int]:
     """Listen on a port of 127.0.0.1 as long as the context lasts; each connection to it becomes one to `door`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_serve, args=(listener, door), daemon=True).start()
+        threading.Thread(target=_serve, args=(listener, door, greet), daemon=True).start()
         yield listener.getsockname()[1]
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
 
 
-def _serve(listener: socket.socket, door: Path) -> None:
+def proxied(authority: str) -> Greet:
+    """Return what greets the client of an HTTP proxy that leads to one place, and refuses any other."""
+
+    def greet(inner: socket.socket) -> bool:
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and len(head) < MAX_HEAD:
+            if not (data := inner.recv(1)):  # what comes after the head is not ours to read
+                return False
+            head += data
+        right = head.partition(b"\r\n")[0] == f"CONNECT {authority} HTTP/1.1".encode()
+        inner.sendall(f"HTTP/1.1 {'200 OK' if right else '403 Forbidden'}\r\n\r\n".encode())
+        return right
+
+    return greet
+
+
+def _serve(listener: socket.socket, door: Path, greet: Greet) -> None:
     with suppress(OSError):
         while True:
             inner, _ = listener.accept()
-            outer = socket.socket(socket.AF_UNIX)
-            try:
-                outer.connect(str(door))
-            except OSError:
-                inner.close()
-                outer.close()
-                continue
-            for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+            threading.Thread(target=_carry, args=(inner, door, greet), daemon=True).start()
+
+
+def _carry(inner: socket.socket, door: Path, greet: Greet) -> None:
+    outer = socket.socket(socket.AF_UNIX)
+    try:
+        if not greet(inner):
+            raise ConnectionRefusedError
+        outer.connect(str(door))
+    except OSError:
+        inner.close()
+        outer.close()
+        return
+    for source, sink in ((inner, outer), (outer, inner)):
+        threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:

@@ -8,10 +8,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from gateway.customs.sinks.http import HttpLine
-from gateway.customs.sinks.mcp import McpLine
-from gateway.customs.sinks.mlflow import MlflowSink
-from gateway.customs.sinks.rows import RowSink
 from policies.errors import CasemateError
 from policies.events import Attribute, EventWriter
 from policies.plan import Output, decode
@@ -41,19 +37,32 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter, at: At 
 
 
 def _sink(output: Output, part: CustomsSlice, root: Path, birth: Birth) -> Sink:
+    # Imported here: each has its own libraries, and an image that lacks those of the others.
     secret = birth.secrets[output.secret] if output.secret is not None else None
     match output.sink:
         case "http":
+            from gateway.customs.sinks.http import HttpLine
+            from gateway.customs.sinks.rows import RowSink
+
             return RowSink(output, HttpLine(output, secret, part.trust, root))
         case "mlflow":
+            from gateway.customs.sinks.mlflow import MlflowSink
+
             return MlflowSink(output, secret, part.trust, root)
         case "mcp":
+            from gateway.customs.sinks.mcp import McpLine
+            from gateway.customs.sinks.rows import RowSink
+
             (server,) = part.servers
             return RowSink(output, McpLine(output, server, birth.secrets, part.trust, root))
         case "sql":
-            from gateway.customs.sinks.sql import PostgresSink  # here, so that others do without its memory
+            from gateway.customs.sinks.sql import PostgresSink
 
             return PostgresSink(output, secret, part.trust, root)
+        case "git":
+            from gateway.customs.sinks.git import GitSink
+
+            return GitSink(output, secret, part.trust, root, birth.run)
         case _:
             raise CasemateError("CSM-W010", f"a sink {output.sink} is not applied here")
 
