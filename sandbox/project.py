@@ -73,7 +73,7 @@ def compile_project(project: Project, engine: Engine) -> Plan:
     missing = sorted(name for name, digest in images.items() if digest is None)
     if missing:
         message = f"images are missing: {', '.join(missing)}"
-        hint = "casemate images build"
+        hint = f"casemate images build {' '.join(name for name in missing if name.startswith('casemate/'))}".rstrip()
         raise CasemateError("CSM-R002", message, hint=hint, exit_code=ExitCode.REFUSED)
     plan = compile_plan(project.workflow, project.document, facts, dict(registry()))
     refuse_violations(plan)

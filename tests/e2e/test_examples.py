@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from sandbox.images import TEST_POSTGRES, TOOLS, build_all
+from tests.forge import forge
 from tests.lab import Lab, mentions
 from tests.outside_lab import OutsideLab
 
@@ -31,7 +33,7 @@ def take(lab: Lab, name: str, outside: OutsideLab | None = None, *more: str) -> 
         document["trust"] = ["ca.pem"]
         for tool in document["tools"].values():
             tool["run"] += more
-            for rule in tool["egress"]:
+            for rule in tool.get("egress", []):
                 rule["addresses"] = [outside.subnet]
         for output in document.get("outputs", {}).values():
             output["sink"]["addresses"] = [outside.subnet]
@@ -114,5 +116,27 @@ def test_label_reads_asks_a_model_and_writes_with_a_role_of_its_own(lab: Lab) ->
     assert len(written) == len(proposed) <= 2  # two products, and the second run changed no number of rows
     assert {row[0] for row in written} <= {"apples", "pears"}
     assert {row[1] for row in written} <= {"food", "tool", "toy"}
+    texts = {str(path): path.read_bytes() for path in lab.folder.rglob("*") if path.is_file()}
+    assert list(mentions(PASSWORD, texts)) == []
+
+
+def test_repo_review_reads_a_repository_and_opens_pull_requests(lab: Lab) -> None:
+    clone, bundle = lab.folder / "clone", EXAMPLES / "repo-review" / "repo.bundle"
+    subprocess.run(["git", "clone", "--quiet", str(bundle), str(clone)], check=True)
+    there = [path.relative_to(clone) for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts]
+    with forge(lab, PASSWORD, {str(path): (clone / path).read_text() for path in there}) as server:
+        workflow = take(lab, "repo-review", server.outside)
+        lab.env["FORGE_TOKEN"] = PASSWORD
+        before = server.git("rev-parse", "main")
+        result = lab.run(workflow)
+        assert result.exit_code == 0, result.stderr + result.agent_log("review")[-2000:]
+        pulls, proposed = server.pulls, result.of("write.proposed")
+        assert 1 <= len(pulls) <= 3, result.agent_log("review")
+        assert len(pulls) == sum(event.verdict == "allow" for event in proposed)
+        for pull in pulls:
+            branch = pull["head"]["ref"]
+            assert server.git("diff", "--name-only", f"{before}..{branch}") == "docs/releases.md"
+            assert server.git("diff", "--shortstat", f"{before}..{branch}").endswith("1 insertion(+), 1 deletion(-)")
+            assert [label["name"] for label in pull["labels"]] == ["spelling"]
     texts = {str(path): path.read_bytes() for path in lab.folder.rglob("*") if path.is_file()}
     assert list(mentions(PASSWORD, texts)) == []
