@@ -36,12 +36,12 @@ def tell(**fields: Any) -> None:
 class Project:
     """One bare repository, and the pull requests of it."""
 
-    def __init__(self, root: Path, name: str, files: dict[str, str]) -> None:
+    def __init__(self, root: Path, name: str, files: dict[str, str], *, whole: bool = False) -> None:
         self.name, self.path = name, root / f"{name}.git"
         self.pulls: list[dict[str, Any]] = []
         self.path.mkdir(parents=True)
         self.git("init", "--quiet", "--bare", "--initial-branch=main")
-        for key in ("http.receivepack", "uploadpack.allowFilter", "receive.advertiseAtomic"):
+        for key in ("http.receivepack", *(() if whole else ("uploadpack.allowFilter",))):
             self.git("config", key, "true")
         self.commit("main", files, "First")
 
@@ -232,14 +232,18 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Repositories of `projects` (files by path, by name), which takes one token. `elsewhere`: where it sends git."""
+    """Repositories of `projects` (files by path, by name), which takes one token.
+
+    `elsewhere`: where it sends git; `whole`: it gives no part of a repository without the rest.
+    """
 
     daemon_threads = True
 
     def __init__(self, root: Path, address: tuple[str, int], certificate: Path, config: dict[str, Any]) -> None:
         self.root, self.token = root, config["token"]
         self.private, self.elsewhere = config.get("private", True), config.get("elsewhere", "")
-        self.projects = {name: Project(root, name, files) for name, files in config["projects"].items()}
+        whole = config.get("whole", False)
+        self.projects = {name: Project(root, name, files, whole=whole) for name, files in config["projects"].items()}
         self.forge = Forge(self.projects)
         super().__init__(address, Handler)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

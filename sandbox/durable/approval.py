@@ -8,6 +8,7 @@ customs once more, which compares them with what was approved, and are applied l
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _before(root: Path, output: Output, run: str) -> bytes | None:
 
 def _diff(output: Output, before: bytes | None, accepted: bytes, held: bytes, count: int) -> Iterator[str]:
     """Yield what goes and what comes, line by line, with every character that could hide made visible."""
-    place = output.path or output.sink
+    place = output.path or output.target.get("repository") or output.sink
     yield f"{output.name}: {place}"
     if output.format == "parquet":
         yield f"  {'replaces the file that is there' if before is not None else 'no file is there'}; {count} rows pass"
@@ -114,10 +115,18 @@ def _diff(output: Output, before: bytes | None, accepted: bytes, held: bytes, co
             coming[line] -= 1
         else:
             yield f"- {_visible(line)}"
-    for line in accepted.splitlines():
-        yield f"+ {_visible(line)}"
-    for line in held.splitlines():
-        yield f"? {_visible(line)}"
+    for mark, rows in (("+", accepted), ("?", held)):
+        for row in rows.splitlines():
+            yield from (f"{mark} {_visible(line)}" for line in _read(output, row))
+
+
+def _read(output: Output, row: bytes) -> list[bytes]:
+    """Return a row as people read it: a proposal for a repository line by line, each with the name of its field."""
+    if output.git is None:
+        return [row]
+    fields: dict[str, str] = json.loads(row)
+    names = [name for name in ("title", "body", "patch") if name in fields]
+    return [f"{name}: {line}".encode() for name in names for line in fields[name].split("\n")]
 
 
 def _visible(line: bytes) -> str:

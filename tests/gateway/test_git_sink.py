@@ -339,6 +339,15 @@ def test_a_server_that_sends_us_elsewhere_is_not_followed(elsewhere: str) -> Non
         world.close()
 
 
+def test_a_server_that_gives_only_whole_repositories_is_a_sink_too() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        world = World(Path(folder), whole=True)
+        made = settle(world.sink(""), world.batch(), again=False)
+        assert settle(world.sink(""), world.batch(), again=True) == made
+        assert len(world.branches) == 1
+        world.close()
+
+
 def test_another_certificate_is_not_believed(world: World) -> None:
     world.trust[:] = [Authority().pem.decode()]
     for forge in ("", "github"):

@@ -67,6 +67,11 @@ def test_dropping_a_restriction_always_widens() -> None:
                 if holder.pop(key, None):
                     assert difference(before, permissions(compiled(less))).widened, (seed, name, key)
                     dropped += 1
+            for key in ("paths", "files") if output["sink"].get("patch") else ():
+                less = copy.deepcopy(data)
+                less["outputs"][name]["sink"]["patch"] |= {"paths": [], "files": 99} if key == "paths" else {key: 999}
+                assert difference(before, permissions(compiled(less))).widened, (seed, name, key)
+                dropped += 1
             if output["approval"] == "always":
                 less = copy.deepcopy(data)
                 less["outputs"][name]["approval"] = "never"
@@ -165,6 +170,18 @@ def test_a_mutated_plan_is_caught(path: str, value: Any) -> None:
         if tried == 5:
             return
     assert tried, "no generated plan has this path"
+
+
+def test_nothing_is_taken_out_of_a_patch() -> None:
+    for seed in range(200):
+        plan: Any = as_json(compiled(workflow(Random(seed))))
+        for output in plan["outputs"]:
+            if output["git"] is not None and "pii" in output["scan"]:
+                assert violations(plan) == []
+                output["findings"] = {"pii": "redact"}
+                assert violations(plan)
+                return
+    raise AssertionError("no generated plan has such an output")
 
 
 def test_there_are_a_hundred_mutations() -> None:
