@@ -7,6 +7,7 @@ out by copy, and verified against its own declaration.
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from policies.slices import Birth
 from policies.vocabulary import Component, ExitCode
 from policies.writes import GENESIS, Declaration
 from sandbox import applying
-from sandbox.archives import tar_of, write_durably
+from sandbox.archives import TooLargeError, keep_files, tar_of, write_durably
 from sandbox.driver import Driver
 from sandbox.engine import Engine
 from sandbox.sets import FOLDER
@@ -29,7 +30,9 @@ from sandbox.topology import Topology
 
 JUDGE_S = 3600
 RECORDING = "recording"
+OUT = "out"
 _OUT_BYTES = 2 << 30
+_FILE_BYTES = 1 << 40
 
 
 def own_archive() -> bytes:
@@ -108,17 +111,30 @@ def judge(
         said = driver.engine.logs(name, stdout=False, tail=5).decode(errors="replace").strip()
         message = f"customs ended with {how.code if how else 'no verdict in time'}: {said[-300:]}"
         raise CasemateError("CSM-W019", message, exit_code=ExitCode.STAGE_FAILED)
-    files = read_tar(driver.engine.get(lay.carrier.name, "/out", _OUT_BYTES), "out")
-    declared = decode(files["declaration.json"].removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
-    if declared.plan != birth.seal.plan:
+    _keep(driver.engine, lay.carrier.name, plan, birth.seal.plan, folder)
+    return judged(folder)
+
+
+def _keep(engine: Engine, carrier: str, plan: Plan, seal: str, folder: Path) -> None:
+    """Copy what customs wrote into the run's folder, after checking it against what customs declared."""
+    try:
+        with engine.reading(carrier, "/out") as archive:
+            files = keep_files(archive, folder / OUT, _FILE_BYTES)
+    except (TooLargeError, tarfile.TarError, OSError) as error:
+        raise CasemateError("CSM-W019", f"what customs wrote cannot be taken: {type(error).__name__}") from error
+    if "declaration.json" not in files:
+        raise CasemateError("CSM-W019", "customs declared nothing", exit_code=ExitCode.STAGE_FAILED)
+    said = files["declaration.json"].path.read_bytes()
+    declared = decode(said.removesuffix(b"\n"), Declaration, code="CSM-W019", place="customs")
+    if declared.plan != seal:
         raise CasemateError("CSM-W019", "customs judged another plan")
-    write_durably(folder / "declaration.json", files["declaration.json"])
+    write_durably(folder / "declaration.json", said)
     for name in ("verdicts.jsonl", "quarantine.jsonl"):
         if name in files:
-            (folder / "quarantine" / name).write_bytes(files[name])
+            files[name].path.replace(folder / "quarantine" / name)
     applying.keep(folder, plan, declared.written, files)
     applying.keep_held(folder, declared.held, files)
-    return judged(folder)
+    shutil.rmtree(folder / OUT)
 
 
 def judged(folder: Path) -> Declaration:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import Attribute
 from policies.plan import Output, Plan, decode
 from policies.sinks import At, Batch, Moment, Sink, batch_key, kept, pass_by, settle
 from policies.vocabulary import EventName, ExitCode, Verdict
 from policies.writes import Declaration, Written
+from sandbox.archives import Kept, digest_of_file
 from sandbox.placing import Placed, place_of
 from sandbox.sqlite_sink import SCHEME as SQLITE
 from sandbox.sqlite_sink import SqliteSink
@@ -69,31 +69,31 @@ def unreachable(output: Output, _root: Path) -> Way:
     raise kept(f"a sink {output.sink} is not reached from here")
 
 
-def keep(folder: Path, plan: Plan, written: list[Written], files: Mapping[str, bytes]) -> None:
+def keep(folder: Path, plan: Plan, written: list[Written], files: Mapping[str, Kept]) -> None:
     """Keep what customs declared with the run, after checking that it is what the plan allows and customs wrote."""
     outputs = {output.name: output for output in plan.outputs}
     (folder / ACCEPTED).mkdir(mode=0o700, exist_ok=True)
     for item in written:
-        content, output = files.get(item.file), outputs.get(item.output)
-        if content is None or output is None or output.path != item.path or digest(content) != item.digest:
+        kept_file, output = files.get(item.file), outputs.get(item.output)
+        if kept_file is None or output is None or output.path != item.path or kept_file.digest != item.digest:
             raise CasemateError("CSM-W010", f"what customs declared for {item.output} is not what it wrote")
         for name in (item.file, f"{item.output}.manifest.json"):
             if name in files:
-                (folder / ACCEPTED / name).write_bytes(files[name])
+                files[name].path.replace(folder / ACCEPTED / name)
 
 
 HELD = "held"
 """The same, for rows that wait for a person."""
 
 
-def keep_held(folder: Path, held: list[Written], files: Mapping[str, bytes]) -> None:
+def keep_held(folder: Path, held: list[Written], files: Mapping[str, Kept]) -> None:
     """Keep the rows that wait, after checking that they are what customs wrote."""
     (folder / HELD).mkdir(mode=0o700, exist_ok=True)
     for item in held:
-        content = files.get(item.file)
-        if content is None or digest(content) != item.digest:
+        kept_file = files.get(item.file)
+        if kept_file is None or kept_file.digest != item.digest:
             raise CasemateError("CSM-W010", f"what customs holds of {item.output} is not what it wrote")
-        (folder / HELD / item.file).write_bytes(content)
+        kept_file.path.replace(folder / HELD / item.file)
 
 
 def enter(
@@ -198,7 +198,7 @@ class Applier:
     def _batch(self, write: Write) -> Batch:
         path = self._folder / write.file
         try:
-            intact = digest(path.read_bytes()) == write.digest
+            intact = digest_of_file(path) == write.digest
         except OSError:
             intact = False
         if not intact:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
+import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 CHUNK = 1 << 20
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def tar_of(files: Mapping[str, bytes], *, uid: int = 0, gid: int = 0, mode: int = 0o444) -> bytes:
@@ -43,15 +47,39 @@ class Chunks(io.RawIOBase):
     """A stream of chunks as a file that is read once."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks, self._left = iter(chunks), b""
+        self._chunks, self._left = iter(chunks), memoryview(b"")
 
     def read(self, size: int = -1) -> bytes:
         parts, wanted = [], size
-        while wanted and (chunk := self._left or next(self._chunks, b"")):
-            parts.append(chunk[:wanted])
-            self._left = chunk[wanted:]
-            wanted -= len(parts[-1])
+        while wanted and (chunk := self._left or memoryview(next(self._chunks, b""))):
+            parts.append(chunk[:wanted] if wanted > 0 else chunk)
+            self._left = chunk[len(parts[-1]) :]
+            wanted -= len(parts[-1]) if wanted > 0 else 0
         return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that was kept, and its digest (`sha256:…`)."""
+
+    path: Path
+    digest: str
+
+
+def keep_files(archive: tarfile.TarFile, folder: Path, limit: int) -> dict[str, Kept]:
+    """Write the plain files at the top of an archived directory into `folder`; return them by name.
+
+    `limit` bounds the bytes of each. Raises `TooLargeError`. What was in `folder` is gone.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    found: dict[str, Kept] = {}
+    for info in archive:
+        name = info.name.rpartition("/")[2]
+        content = archive.extractfile(info) if info.isreg() and info.name.count("/") == 1 else None
+        if content is not None and _PLAIN.fullmatch(name) and name not in found:
+            found[name] = Kept(folder / name, keep_file(content, folder / name, limit)[0])
+    return found
 
 
 class TooLargeError(Exception):
@@ -79,6 +107,19 @@ def write_durably(target: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(target)
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file of any size."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the digest (`sha256:…`) of a file of any size."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def lines_of(path: Path) -> int:

@@ -6,7 +6,6 @@ no setuid bit, nothing above the bounds. What is refused is refused whole, by na
 
 from __future__ import annotations
 
-import io
 import tarfile
 import unicodedata
 from collections.abc import Iterator
@@ -21,30 +20,29 @@ MAX_NAME = 200
 MAX_DEPTH = 10
 
 
-def unpack(archive: bytes, prefix: str, limit: int) -> dict[str, bytes]:
-    """Return the files below `prefix` of a tar archive, by relative path.
+def unpack(archive: tarfile.TarFile, prefix: str, limit: int) -> dict[str, bytes]:
+    """Return the files below `prefix` of a tar archive that goes by, by relative path. Nothing else of it is held.
 
     `limit` bounds the sum of their sizes in bytes. Raises CSM-R008 naming the first entry that may not pass.
     """
     files: dict[str, bytes] = {}
     total = 0
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        for info in tar:
-            path = PurePosixPath(info.name)
-            if not path.is_relative_to(prefix) or path == PurePosixPath(prefix):
-                continue
-            name = str(path.relative_to(prefix))
-            for why in _objections(info, name):
-                message = f"artifact {clean(name, 100)!r} is refused: {why}"
-                raise CasemateError("CSM-R008", message, exit_code=ExitCode.STAGE_FAILED)
-            if info.isdir():
-                continue
-            total += info.size
-            if total > limit or len(files) >= MAX_FILES:
-                message = f"artifacts are above {limit} bytes or {MAX_FILES} files"
-                raise CasemateError("CSM-R008", message, exit_code=ExitCode.STAGE_FAILED)
-            content = tar.extractfile(info)
-            files[name] = content.read() if content else b""
+    for info in archive:
+        path = PurePosixPath(info.name)
+        if not path.is_relative_to(prefix) or path == PurePosixPath(prefix):
+            continue
+        name = str(path.relative_to(prefix))
+        for why in _objections(info, name):
+            message = f"artifact {clean(name, 100)!r} is refused: {why}"
+            raise CasemateError("CSM-R008", message, exit_code=ExitCode.STAGE_FAILED)
+        if info.isdir():
+            continue
+        total += info.size
+        if total > limit or len(files) >= MAX_FILES:
+            message = f"artifacts are above {limit} bytes or {MAX_FILES} files"
+            raise CasemateError("CSM-R008", message, exit_code=ExitCode.STAGE_FAILED)
+        content = archive.extractfile(info)
+        files[name] = content.read() if content else b""
     return files
 
 

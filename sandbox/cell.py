@@ -152,8 +152,9 @@ class Session:
         """Copy /workspace/artifacts out of the cell. The relay still runs, so the memory behind it is still there."""
         prefix, most = f"workspace/{ARTIFACTS}", self._stage.limits.disk
         try:
-            archive = self._driver.engine.get(self._cell.carrier.name, "/workspace", most + _TAR_OVERHEAD)
-            files = unpack(archive, prefix, most)
+            carrier = self._cell.carrier.name
+            with self._driver.engine.reading(carrier, "/workspace", most + _TAR_OVERHEAD) as archive:
+                files = unpack(archive, prefix, most)
         except (CasemateError, tarfile.TarError) as error:
             reason = error.message if isinstance(error, CasemateError) else "the workspace cannot be read"
             return StageEnd(Outcome.FAILED, "CSM-R008", reason)

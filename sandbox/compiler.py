@@ -75,7 +75,6 @@ PROVIDERS = {
 }
 _OWN_FIELDS = ("kind", "path", "secret", "addresses", "base", "prefix", "author", "user", "patch", "pull_request")
 """Settings of a sink that are fields of an output; the others are its target."""
-MAX_OUTPUT_BYTES = 256 << 20
 
 
 def wanted_images(workflow: Workflow) -> list[str]:
@@ -386,7 +385,7 @@ def _output(name: str, spec: OutputSpec, facts: Facts) -> Output:
         per_run=spec.quota.per_run,
         per_day=spec.quota.per_day,
         per_minute=spec.quota.per_minute,
-        max_bytes=MAX_OUTPUT_BYTES,
+        max_bytes=quantity(spec.quota.bytes),
         atomic=cast("Literal['batch', 'each']", spec.atomic),
         approval="never" if isinstance(spec.approval, OverSpec) else cast("Any", spec.approval),
         approve_over=over,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,25 +241,22 @@ class Engine:
             raise CasemateError("CSM-R003", f"cannot put files into {name}:{directory}")
 
     @contextmanager
-    def reading(self, name: str, path: str) -> Iterator[tarfile.TarFile]:
-        """Read a file or directory of a container as a tar archive that goes by once, of any size. Raises CSM-R008."""
+    def reading(self, name: str, path: str, limit: int | None = None) -> Iterator[tarfile.TarFile]:
+        """Read a file or directory of a container as a tar archive that goes by once, of up to `limit` bytes.
+
+        Raises CSM-R008 when it cannot be read, or is larger.
+        """
         try:
             stream, _ = self._container(name).get_archive(path, chunk_size=CHUNK)
         except docker.errors.APIError as error:
             raise CasemateError("CSM-R008", f"{path} cannot be read", place=name) from error
-        with tarfile.open(fileobj=Chunks(stream), mode="r|") as archive:
+        with tarfile.open(fileobj=Chunks(_bounded(stream, limit, name, path)), mode="r|") as archive:
             yield archive
 
     def get(self, name: str, directory: str, limit: int) -> bytes:
         """Return a tar archive of a directory of a container. Raises CSM-R008 over `limit` bytes."""
         stream, _ = self._container(name).get_archive(directory, chunk_size=CHUNK)
-        parts, total = [], 0
-        for chunk in stream:
-            total += len(chunk)
-            if total > limit:
-                raise CasemateError("CSM-R008", f"{directory} is larger than {limit} bytes", place=name)
-            parts.append(chunk)
-        return b"".join(parts)
+        return b"".join(_bounded(stream, limit, name, directory))
 
     # ---- by label
 
@@ -356,6 +353,15 @@ class Engine:
             return self._client.containers.get(name)
         except docker.errors.NotFound as error:
             raise CasemateError("CSM-R004", f"container {name} is gone", exit_code=ExitCode.STAGE_FAILED) from error
+
+
+def _bounded(stream: Iterable[bytes], limit: int | None, name: str, path: str) -> Iterator[bytes]:
+    total = 0
+    for chunk in stream:
+        total += len(chunk)
+        if limit is not None and total > limit:
+            raise CasemateError("CSM-R008", f"{path} is larger than {limit} bytes", place=name)
+        yield chunk
 
 
 def _tmpfs_options(tmpfs: Tmpfs, spec: ContainerSpec) -> str:

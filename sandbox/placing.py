@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from policies.canonical import canonical, digest
+from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.plan import Output
 from policies.sinks import At, Batch, Moment, kept
 from policies.vocabulary import ExitCode
+from sandbox.archives import chunks_of, digest_of_file
 
 TEXT = "text"
 """The field of a record that becomes the content of a `file`."""
@@ -50,10 +52,9 @@ class Placed:
         target = self._target()
         self._keep(target)
         if self._manifest is not None:
-            _replace(_manifest(target), canonical({**self._manifest, "key": batch.key}))
+            _replace(_manifest(target), [canonical({**self._manifest, "key": batch.key})])
         at(Moment.SENT)
-        content = batch.rows.read_bytes()
-        _replace(target, _texts(content) if self._kind == "file" else content)
+        _replace(target, _texts(batch.rows) if self._kind == "file" else chunks_of(batch.rows))
         return self._receipt(target)
 
     def undo(self, _batch: Batch, receipt: str) -> None:
@@ -63,9 +64,8 @@ class Placed:
         if there not in (said["digest"], record["digest"]):
             raise kept(f"{self._path} has been changed since")
         for path, name in ((_manifest(target), "manifest"), (target, "file")):
-            former = _read(self._before / name)
-            if former is not None:
-                _replace(path, former)
+            if (self._before / name).exists():
+                _replace(path, chunks_of(self._before / name))
             elif path is not target or there is not None:
                 path.unlink(missing_ok=True)
 
@@ -78,10 +78,9 @@ class Placed:
             return
         self._before.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, name in ((target, "file"), (_manifest(target), "manifest")):
-            former = _read(path)
-            if former is not None:
-                _replace(self._before / name, former, mode=0o600)
-        _replace(self._before / "before.json", canonical({"digest": _digest(target)}), mode=0o600)
+            if path.exists():
+                _replace(self._before / name, chunks_of(path), mode=0o600)
+        _replace(self._before / "before.json", [canonical({"digest": _digest(target)})], mode=0o600)
 
     def _target(self) -> Path:
         """Return where the file goes; no part of the way may be a link that leads elsewhere."""
@@ -92,8 +91,10 @@ class Placed:
         return target
 
 
-def _texts(rows: bytes) -> bytes:
-    return b"".join(json.loads(row)[TEXT].encode() + b"\n" for row in rows.splitlines())
+def _texts(rows: Path) -> Iterator[bytes]:
+    with rows.open("rb") as file:
+        for row in file:
+            yield json.loads(row)[TEXT].encode() + b"\n"
 
 
 def _manifest(target: Path) -> Path:
@@ -118,16 +119,20 @@ def _read(path: Path) -> bytes | None:
 
 
 def _digest(path: Path) -> str | None:
-    content = _read(path)
-    return None if content is None else digest(content)
+    try:
+        return digest_of_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CasemateError("CSM-W010", f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def _replace(target: Path, content: bytes, mode: int = 0o644) -> None:
+def _replace(target: Path, content: Iterable[bytes], mode: int = 0o644) -> None:
     """Write a file so that under its name there is the old one or the new one, whatever happens."""
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines(content)
             stream.flush()
             os.fsync(handle)
         Path(temporary).chmod(mode)

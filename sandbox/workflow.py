@@ -278,6 +278,7 @@ class QuotaSpec(_Typed, frozen=True, kw_only=True):
     per_run: int
     per_day: int | None = None
     per_minute: int | None = None
+    bytes: str = "256MiB"
 
 
 class OutputSpec(_Typed, frozen=True, kw_only=True):

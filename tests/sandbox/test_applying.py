@@ -23,6 +23,7 @@ from policies.sinks import At, Batch, Moment, pass_by
 from policies.vocabulary import EventName
 from policies.writes import Declaration, Written
 from sandbox.applying import Applier, Here, enter, keep
+from sandbox.archives import Kept
 from sandbox.store import Options, Store
 from sandbox.writes import State
 from tests.plans import SHA, plan
@@ -56,7 +57,11 @@ def accepted(root: Path, wanted: Plan, rows: bytes = ROWS) -> tuple[Store, str]:
     with store.new(wanted, SHA, Options(root=str(root))) as (run, folder):
         declared = Declaration(plan=SHA, accepted={"rows": 2}, rejected={}, written=written)
         (folder / "declaration.json").write_bytes(canonical(msgspec.to_builtins(declared)) + b"\n")
-        keep(folder, wanted, written, {"rows.jsonl": rows, "rows.manifest.json": b'{"run":"x"}'})
+        (folder / "out").mkdir()
+        files = {"rows.jsonl": rows, "rows.manifest.json": b'{"run":"x"}'}
+        for name, content in files.items():
+            (folder / "out" / name).write_bytes(content)
+        keep(folder, wanted, written, {name: Kept(folder / "out" / name, digest(files[name])) for name in files})
         enter(store, run, root, written)
     return store, run
 

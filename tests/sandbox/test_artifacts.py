@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import CasemateError
+from sandbox.archives import Chunks
 from sandbox.artifacts import MAX_FILES, unpack
 
 PREFIX = "workspace/artifacts"
@@ -27,6 +28,11 @@ def tar(*entries: tuple[str, dict[str, object], bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def unpacked(data: bytes, prefix: str, limit: int) -> dict[str, bytes]:
+    with tarfile.open(fileobj=Chunks([data]), mode="r|") as archive:
+        return unpack(archive, prefix, limit)
+
+
 def test_plain_files_pass_with_their_paths() -> None:
     archive = tar(
         ("workspace", {"type": tarfile.DIRTYPE}, b""),
@@ -35,7 +41,7 @@ def test_plain_files_pass_with_their_paths() -> None:
         (f"{PREFIX}/a.jsonl", {}, b"1"),
         (f"{PREFIX}/deep/er/b.txt", {}, b"22"),
     )
-    assert unpack(archive, PREFIX, 100) == {"a.jsonl": b"1", "deep/er/b.txt": b"22"}
+    assert unpacked(archive, PREFIX, 100) == {"a.jsonl": b"1", "deep/er/b.txt": b"22"}
 
 
 @pytest.mark.parametrize(
@@ -60,23 +66,23 @@ def test_plain_files_pass_with_their_paths() -> None:
 )
 def test_anything_else_is_refused_by_name(name: str, fields: dict[str, object]) -> None:
     honest = tar((f"{PREFIX}/ok", {}, b"1"))
-    assert unpack(honest, PREFIX, 100)  # the control: without the bad entry it passes
+    assert unpacked(honest, PREFIX, 100)  # the control: without the bad entry it passes
     with pytest.raises(CasemateError, match="CSM-R008"):
-        unpack(tar((f"{PREFIX}/ok", {}, b"1"), (f"{PREFIX}/{name}", fields, b"")), PREFIX, 100)
+        unpacked(tar((f"{PREFIX}/ok", {}, b"1"), (f"{PREFIX}/{name}", fields, b"")), PREFIX, 100)
 
 
 def test_too_much_is_refused() -> None:
     with pytest.raises(CasemateError, match="above 10 bytes"):
-        unpack(tar((f"{PREFIX}/a", {}, b"x" * 6), (f"{PREFIX}/b", {}, b"x" * 6)), PREFIX, 10)
+        unpacked(tar((f"{PREFIX}/a", {}, b"x" * 6), (f"{PREFIX}/b", {}, b"x" * 6)), PREFIX, 10)
     many = tar(*((f"{PREFIX}/{i}", {}, b"") for i in range(MAX_FILES + 1)))
     with pytest.raises(CasemateError, match="files"):
-        unpack(many, PREFIX, 10)
+        unpacked(many, PREFIX, 10)
 
 
 @given(st.binary(max_size=2048))
 def test_junk_is_an_error_not_a_crash(junk: bytes) -> None:
     try:
-        files = unpack(junk, PREFIX, 1000)
+        files = unpacked(junk, PREFIX, 1000)
     except (CasemateError, tarfile.TarError):
         return
     assert files == {}
