@@ -15,7 +15,7 @@ from policies.registered import NAME, ROOT, record_problem
 from policies.statements import IDENTIFIER
 from sandbox.checks.egress import host_problem, network_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, did_you_mean
+from sandbox.findings import Finding, Severity, did_you_mean
 from sandbox.placing import TEXT
 from sandbox.sqlite_sink import SCHEME as SQLITE
 from sandbox.workflow import OutputSpec
@@ -30,6 +30,7 @@ SETTINGS = {
     "mcp": ("server", "tool"),
 }
 """What each kind of sink needs to know."""
+_ROW_BY_ROW = ("http", "mcp")
 
 _OPTIONAL = {
     "dataset": {"partition"},
@@ -85,6 +86,9 @@ def places(subject: Subject) -> Iterator[Finding]:
             yield from url_finding(subject, sink.url, ("https",), *where, "url")
         if sink.kind == "sql" and sink.url and not sink.url.startswith(SQLITE):
             yield from url_finding(subject, sink.url, ("postgresql",), *where, "url")
+        if sink.kind in _ROW_BY_ROW and output.atomic == "batch":
+            message = f"a sink {sink.kind} takes one row after another: what is judged as a batch may arrive in part"
+            yield subject.finding("CSM-C049", message, "outputs", name, "atomic", severity=Severity.WARNING)
         if sink.kind == "sql":
             yield from _table(subject, name, output)
         if sink.kind == "mlflow":

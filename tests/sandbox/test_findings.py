@@ -232,6 +232,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'postgresql://u:p@a.example.com/d', table: t}", "CSM-C049", "'postgresql"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'sqlite:../x.db', table: t}", "CSM-C021", "'sqlite"),
     ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: sql, url: 'sqlite:.casemate/journal.db', table: t}", "CSM-C021", "'sqlite"),
+    ("sink: {kind: dataset, path: out/rows.parquet}", "sink: {kind: http, url: 'https://a.example.com'}\n    atomic: batch", "CSM-C049", "batch"),
     ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "m}", "CSM-C049", "rows.json"),
     ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "'m n'}", "CSM-C049", "'m n'"),
     ("sink: {kind: dataset, path: out/rows.parquet}", MLFLOW + "m, alias: a/b}", "CSM-C049", "a/b"),
