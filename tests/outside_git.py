@@ -151,7 +151,8 @@ class Forge:
 def _merge_request(pull: dict[str, Any]) -> dict[str, Any]:
     state = {"open": "opened"}.get(pull["state"], pull["state"])
     labels = [label["name"] for label in pull["labels"]]
-    return {"iid": pull["number"], "state": "merged" if pull["merged_at"] else state, "labels": labels}
+    projects = {"source_project_id": pull.get("fork", 7), "target_project_id": 7}
+    return {"iid": pull["number"], "state": "merged" if pull["merged_at"] else state, "labels": labels, **projects}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,8 +153,8 @@ def test_a_proposal_becomes_a_branch_and_a_pull_request_and_both_go_again(world:
     assert world.branches == sorted([one["branch"], two["branch"]])
     assert world.show(f"{one['branch']}:a.txt") == "two\n"
     assert world.show(f"{two['branch']}:docs.md") == "new\n"
-    shown = world.project.git("log", "-1", "--format=%P%n%an <%ae>%n%cn <%ce>%n%aI %cI%n%B", one["branch"]).splitlines()
-    who, when = "A Bot <bot@example.com>", "2026-01-02T03:04:05+00:00"
+    shown = world.project.git("log", "-1", "--format=%P%n%an <%ae>%n%cn <%ce>%n%at %ct%n%B", one["branch"]).splitlines()
+    who, when = "A Bot <bot@example.com>", int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp())
     assert shown[:6] == [before, who, who, f"{when} {when}", "Say two", ""]
     assert shown[6] == f"Casemate-Run: {RUN}"
     assert [p["head"]["ref"] for p in world.project.pulls] == [one["branch"], two["branch"]]
@@ -369,6 +370,17 @@ def test_what_a_home_or_a_machine_says_to_git_is_not_heard(world: World, tmp_pat
         settle(world.sink(""), world.batch(), again=False)
     assert not evil.exists()
     assert os.environ["HOME"] == str(tmp_path)
+
+
+def test_a_request_from_a_fork_is_not_taken_for_ours(world: World) -> None:
+    batch, sink = world.batch(), world.sink("gitlab")
+    (branch,) = (one["branch"] for one in receipt(settle(world.sink(""), batch, again=False)))
+    theirs = {"number": 1, "state": "open", "merged_at": None, "labels": [{"name": "bot"}], "fork": 8}
+    world.project.pulls.append({**theirs, "title": "Evil", "head": {"ref": branch, "sha": ""}, "base": {"ref": "main"}})
+    # Ours is opened beside it: the forge refuses a second one of the same project only.
+    world.project.pulls[0]["state"] = "closed"
+    (made,) = receipt(settle(sink, batch, again=True))
+    assert made["pull"] == 2
 
 
 def test_a_forge_that_refuses_leaves_a_branch_that_is_found_later(world: World) -> None:
