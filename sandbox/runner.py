@@ -85,8 +85,7 @@ def cancel_run(engine: Engine, plan: Plan, store: Store, run: str) -> None:
         }
         log.own(EventName.RUN_ENDED, verdict=Verdict.DENY, reason="cancelled", attrs=attrs)
         log.close()
-        tally = Account.of(read_events(folder)).tally
-        numbers = {"usd_nanos": tally.usd_nanos, "tokens": tally.tokens, "calls": tally.calls, "events": tally.events}
+        numbers = Account.of(read_events(folder)).tally.numbers
         store.end(run, Outcome.CANCELLED, ExitCode.INTERRUPTED, {**numbers, "error": None})
         Journal(store, run).move(RunMove.CANCEL)
 

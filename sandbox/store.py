@@ -127,6 +127,12 @@ class Store:
             raise CasemateError("CSM-R012", f"{run} is not in the journal", exit_code=ExitCode.USAGE)
         return str(row[0])
 
+    def exit_code(self, run: str) -> int | None:
+        """Return what a run ended with, as far as it is known."""
+        with self._journal() as journal:
+            row = journal.execute("select exit_code from runs where run = ?", (run,)).fetchone()
+        return row[0] if row is not None else None
+
     def options(self, run: str) -> Options:
         """Return how a run was started."""
         return decode((self.folder(run) / "options.json").read_bytes(), Options, code="CSM-R012")

@@ -138,6 +138,11 @@ class Tally:
         return sum(stage.usd_nanos for stage in self.cells.values())
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """What is kept of it in the journal."""
+        return {"usd_nanos": self.usd_nanos, "tokens": self.tokens, "calls": self.calls, "events": self.events}
+
+    @property
     def tokens(self) -> int:
         """Tokens in and out of all stages."""
         return sum(stage.input_tokens + stage.output_tokens for stage in self.cells.values())

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from policies.canonical import digest, digest_of
 from policies.errors import CasemateError
 from policies.events import clean
 from policies.plan import Output, Plan
-from policies.vocabulary import ExitCode
+from policies.vocabulary import EventName, ExitCode
 from sandbox import apply
 from sandbox.applying import ACCEPTED
+from sandbox.log import RunEvent, read_events
 from sandbox.placing import place_of
 from sandbox.store import Store
 from sandbox.writes import State, Write
@@ -42,11 +43,16 @@ class Review:
 
 
 def waiting(store: Store, run: str, output: str | None = None, begun: State = State.HELD) -> list[Write]:
-    """Return what waits of a run (of one output), or was `begun` to be decided so; raise CSM-R018 when nothing does."""
+    """Return what waits of a run (of one output), or was `begun` to be decided so; raise CSM-R018 when nothing does.
+
+    What was begun is over when its rows are written, and, with the last of them, the run says how it ended.
+    """
     writes = store.writes.of(run)
-    entered = {write.output for write in writes if write.part == ACCEPTED}
+    over = {w.output for w in writes if w.part == ACCEPTED and w.state not in (State.WAITING, State.INTENDED)}
+    if store.exit_code(run) == ExitCode.WRITES_HELD and not any(write.state is State.HELD for write in writes):
+        over = set()
     wanted = [write for write in writes if output in (None, write.output)]
-    found = [w for w in wanted if w.state is State.HELD or (w.state is begun and w.output not in entered)]
+    found = [w for w in wanted if w.state is State.HELD or (w.state is begun and w.output not in over)]
     if not found:
         what = run if output is None else f"{output} of {run}"
         raise CasemateError("CSM-R018", f"nothing of {what} waits for a person", exit_code=ExitCode.USAGE)
@@ -73,10 +79,26 @@ def review(folder: Path, plan: Plan, write: Write) -> Review:
     return Review(
         output=write.output,
         rows=write.rows,
-        judged=datetime.fromtimestamp((folder / "declaration.json").stat().st_mtime, UTC),
+        judged=judged_at(read_events(folder)),
         lines=tuple(_diff(output, before, accepted, held, written.rows if written else 0)),
         digest=digest_of(bound),
     )
+
+
+def judged_at(events: Iterable[RunEvent]) -> datetime:
+    """Return when customs held what waits, by the chained log; raise CSM-W018 when it never did.
+
+    After a decision it judges once more, which gives nobody more time.
+    """
+    at = None
+    for event in events:
+        if event.event is EventName.WRITE_DECIDED:
+            break
+        if event.event is EventName.WRITE_JUDGED:
+            at = datetime.fromisoformat(event.time)
+    if at is None:
+        raise void("all", "the log does not say when it was judged")
+    return at
 
 
 def check_decision(shown: Review, seen: str, now: datetime, *, approves: bool) -> None:

@@ -145,8 +145,8 @@ class Job:
         setting.log.close()
         if error is None:  # every event has come; what a run that broke off has spent is not known for sure
             setting.store.days.settle(setting.run, tally)
-        summary = {"usd_nanos": tally.usd_nanos, "tokens": tally.tokens, "calls": tally.calls, "events": tally.events}
-        setting.store.end(setting.run, outcome, code, {**summary, "error": error.render() if error else None})
+        summary = {**tally.numbers, "error": error.render() if error else None}
+        setting.store.end(setting.run, outcome, code, summary)
         if error is None or cancelled:
             self._journal.move(RunMove.CANCEL if cancelled else RunMove.END)
             if not setting.options.record:

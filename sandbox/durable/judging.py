@@ -8,12 +8,13 @@ from pathlib import Path
 import msgspec
 
 from policies.canonical import canonical
-from policies.vocabulary import Component
+from policies.vocabulary import Component, EventName, Outcome, Verdict
 from policies.writes import Declaration, Written
 from sandbox import apply, applying
 from sandbox.anchors import told
 from sandbox.archives import lines_of, write_durably
 from sandbox.durable.leg import carry
+from sandbox.durable.outcome import decided_of
 from sandbox.durable.quotas import facts as facts_of
 from sandbox.durable.quotas import taken
 from sandbox.durable.setting import Setting
@@ -50,6 +51,7 @@ def apply_all(setting: Setting) -> None:
 def decide(setting: Setting, write: Write, *, approves: bool) -> None:
     """Write what waits of an output, or what was accepted beside it. Can be called again after a crash."""
     output = next(output for output in setting.plan.outputs if output.name == write.output)
+    sweep_run(setting.engine, setting.run)  # what a decision left that was killed
     try:
         if approves:
             judge(setting, {write.output: write.digest})
@@ -59,6 +61,18 @@ def decide(setting: Setting, write: Write, *, approves: bool) -> None:
     finally:
         sweep_run(setting.engine, setting.run)
     apply_all(setting)
+    _conclude(setting)
+
+
+def _conclude(setting: Setting) -> None:
+    """Say how the run ended now that somebody has decided."""
+    outcome, code = decided_of([write.state for write in setting.store.writes.of(setting.run)])
+    setting.driver.note(
+        EventName.RUN_ENDED,
+        verdict=Verdict.ALLOW if outcome is Outcome.COMPLETED else Verdict.DENY,
+        attrs={"casemate.outcome": outcome.value, "casemate.exit_code": int(code)},
+    )
+    setting.store.end(setting.run, outcome, code, {**setting.driver.tally.numbers, "error": None})
 
 
 def _enter(setting: Setting, written: list[Written]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode, Outcome
 from policies.writes import Declaration
+from sandbox.writes import State
+
+_SETTLED = {State.APPLIED, State.APPROVED, State.REJECTED, State.UNDONE}
 
 
 def verdict_of(declared: Declaration) -> tuple[Outcome, ExitCode]:
@@ -14,6 +19,15 @@ def verdict_of(declared: Declaration) -> tuple[Outcome, ExitCode]:
     if any(declared.rejected.values()) and not any(declared.accepted.values()):
         return Outcome.DENIED, ExitCode.WRITES_REJECTED
     return Outcome.COMPLETED, ExitCode.DONE
+
+
+def decided_of(states: Collection[State]) -> tuple[Outcome, ExitCode]:
+    """Return how a run ended after a person's decision, whose writes are so far."""
+    if not set(states) <= _SETTLED:
+        return Outcome.INCOMPLETE, ExitCode.WRITES_HELD
+    if State.APPLIED in states:
+        return Outcome.COMPLETED, ExitCode.DONE
+    return Outcome.DENIED, ExitCode.WRITES_REJECTED
 
 
 def outcome_of(error: CasemateError) -> Outcome:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from sandbox.log import read_events, verify
-from tests.lab import PROPOSE, Lab
+from sandbox.store import Store
+from tests.lab import PROPOSE, ROOT, Lab
 
 AGENT = PROPOSE + "asyncio.run(propose({'text': 'one'}, {'text': 'two\\u202e'}))\n"
 
@@ -57,6 +64,8 @@ def test_what_was_approved_is_applied_once(lab: Lab, output: dict[str, Any]) -> 
     assert (decided.reason, decided.verdict) == ("looked at it", "allow")
     assert sum(event.event.value == "write.applied" for event in events) == 1
     assert decide(lab, "approve", one["digest"])[0] == 2  # nothing waits any more
+    (listed,) = json.loads(lab.cli("runs", "--json").stdout)
+    assert (listed["outcome"], listed["exit_code"]) == ("completed", 0)
     assert lab.left_over() == []
 
 
@@ -116,6 +125,8 @@ def test_what_was_rejected_is_not_applied(lab: Lab) -> None:
     assert lab.cli("review").returncode == 2
     assert lab.cli("apply").returncode == 0
     assert not (lab.folder / "out").exists()
+    (listed,) = json.loads(lab.cli("runs", "--json").stdout)
+    assert (listed["outcome"], listed["exit_code"]) == ("denied", 6)
     verify(folder)
 
 
@@ -125,3 +136,43 @@ def test_rows_beside_those_that_wait_are_written_with_them(lab: Lab) -> None:
     assert one["lines"][1:] == ['+ {"text":"one"}', '? {"text":"two\\u{202e}"}']
     assert decide(lab, "reject", one["digest"]) == (0, "")
     assert rows(lab) == ["one"]
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_whoever_decides_is_killed_anywhere_and_repeats_it_and_each_row_is_there_once(lab: Lab, verb: str) -> None:
+    """Rows go into a database, where one that was written twice would be seen."""
+    database = lab.folder / "rows.db"
+    output = {"sink": {"kind": "sql", "url": "sqlite:rows.db", "table": "notes"}}
+    if verb == "reject":  # what passed beside it is written
+        output |= {"approval": "on_hold", "atomic": "each", "findings": {"unicode": "hold"}, "scan": ["unicode"]}  # type: ignore[dict-item]
+    with closing(sqlite3.connect(database)) as made:
+        made.execute("create table notes (text text, n integer)")
+    waits(lab, **output)
+    empty = database.read_bytes()
+    expected = ["one", "two\u202e"] if verb == "approve" else ["one"]
+
+    def decide_in(name: str, at: int) -> subprocess.CompletedProcess[str]:
+        home = lab.folder / name
+        if not home.exists():
+            shutil.copytree(lab.folder / ".casemate", home / ".casemate")
+        command = [sys.executable, "-m", "tests.crash", verb, str(home / "workflow.yaml"), str(at), "after"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+    def written() -> list[str]:
+        with closing(sqlite3.connect(database)) as there:
+            return [text for (text,) in there.execute("select text from notes order by text")]
+
+    control = decide_in("whole", 0)
+    assert (control.returncode, written()) == (0, expected), control.stderr
+    steps = int(control.stdout)
+    assert steps >= 4
+    for at in range(1, steps + 1):
+        database.write_bytes(empty)
+        died = decide_in(f"at-{at}", at)
+        assert died.returncode == -signal.SIGKILL, (at, died.stderr)
+        again = decide_in(f"at-{at}", 0)
+        assert again.returncode == 0 or (again.returncode == 1 and "CSM-R018" in again.stderr), (at, again.stderr)
+        assert written() == expected, at
+        store = Store(lab.folder / f"at-{at}" / ".casemate")
+        verify(store.folder(store.latest()))
+        assert store.runs()[0]["outcome"] == "completed", at

@@ -9,10 +9,15 @@ import pytest
 
 from policies.canonical import canonical
 from policies.errors import CasemateError
-from sandbox.durable.approval import EXPIRES, Review, _diff, check_decision
+from policies.vocabulary import EventName, ExitCode, Outcome
+from sandbox.durable.approval import EXPIRES, Review, _diff, check_decision, judged_at
+from sandbox.durable.outcome import decided_of
+from sandbox.log import RunEvent
 from sandbox.repositories import repository
 from sandbox.sink_spec import SinkSpec
+from sandbox.writes import State
 from tests.plans import SHA, plan
+from tests.sandbox.durable.test_account import event
 
 JUDGED = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SHOWN = Review(output="rows", rows=2, judged=JUDGED, lines=("? {}",), digest=SHA)
@@ -50,3 +55,29 @@ def test_a_patch_that_waits_is_shown_line_by_line_each_with_its_field() -> None:
         "? patch: +two\\u{202e}",
         "? patch: ",
     ]
+
+
+def test_the_time_counts_from_the_log_and_no_decision_gives_more() -> None:
+    def judged(at: int) -> RunEvent:
+        return event(EventName.WRITE_JUDGED, None, at=at)
+
+    decided = event(EventName.WRITE_DECIDED, None, at=8)
+    first = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+    assert judged_at([judged(3), judged(5), decided, judged(9)]) == first
+    assert judged_at([judged(5)]) == first
+    with pytest.raises(CasemateError, match="CSM-W018"):
+        judged_at([decided, judged(9)])
+
+
+@pytest.mark.parametrize(
+    ("states", "outcome"),
+    [
+        ({State.HELD, State.APPLIED}, (Outcome.INCOMPLETE, ExitCode.WRITES_HELD)),
+        ({State.APPROVED, State.UNKNOWN}, (Outcome.INCOMPLETE, ExitCode.WRITES_HELD)),
+        ({State.APPROVED, State.APPLIED}, (Outcome.COMPLETED, ExitCode.DONE)),
+        ({State.REJECTED, State.APPLIED}, (Outcome.COMPLETED, ExitCode.DONE)),
+        ({State.REJECTED}, (Outcome.DENIED, ExitCode.WRITES_REJECTED)),
+    ],
+)
+def test_a_run_ends_as_what_was_decided_of_it(states: set[State], outcome: tuple[Outcome, ExitCode]) -> None:
+    assert decided_of(states) == outcome
