@@ -72,6 +72,7 @@ def _conclude(setting: Setting) -> None:
         verdict=Verdict.ALLOW if outcome is Outcome.COMPLETED else Verdict.DENY,
         attrs={"casemate.outcome": outcome.value, "casemate.exit_code": int(code)},
     )
+    setting.log.checkpoint()
     setting.store.end(setting.run, outcome, code, {**setting.driver.tally.numbers, "error": None})
 
 
