@@ -6,9 +6,12 @@ lists, and ends. What they say is only shown and written down; a person decides.
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import socket
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -49,9 +52,7 @@ def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, lis
     asked, run = asking(plan), f"audit-{uuid4().hex[:8]}"
     secrets, inputs, proof = read_secrets(asked, root), read_inputs(asked, root), seal(asked)
     lay = topology(asked, run, home=str(home), host=socket.gethostname())
-    with tempfile.TemporaryDirectory(prefix="casemate-audit-") as name:
-        folder = Path(name)
-        (folder / "logs").mkdir()
+    with _folder(home, run) as folder:
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, lambda _event, _tally: None, time.monotonic() + SECONDS)
         gateway = lay.trusted[Component.GATEWAY]
@@ -69,6 +70,19 @@ def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, lis
             end(driver, lay, asker, run)
             log.close()
     return {tool.name: _tools(tool.name, said.get(f"{tool.name}.json", b"")) for tool in asked.tools}
+
+
+@contextmanager
+def _folder(home: Path, run: str) -> Iterator[Path]:
+    """Make a folder as a run has it, whose lock tells others that somebody drives it; it goes when that is over."""
+    folder = home / "runs" / run
+    (folder / "logs").mkdir(parents=True, mode=0o700)
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _tools(server: str, data: bytes) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from sandbox.images import MCP_SERVERS, build_all
-from tests.lab import Lab, Result
+from tests.lab import CASEMATE, ROOT, Lab, Result, until
 
 NODE = "/opt/servers/node_modules/@modelcontextprotocol"
 SERVERS: dict[str, list[str]] = {
@@ -164,3 +166,18 @@ def test_row_52_a_tool_whose_definition_differs_from_its_pin_is_gone(ran: Any) -
     changed = [(e.attrs["casemate.server"], e.attrs["gen_ai.tool.name"]) for e in result.of("tool.changed")]
     assert changed == [("time", "convert_time")]
     assert found is None or found["time"]["offered"] == []
+
+
+def test_gc_leaves_an_audit_alone_that_is_going_on(lab: Lab) -> None:
+    build_all(lab.engine, print, (MCP_SERVERS,))
+    slow = ["sh", "-c", "sleep 3; exec python3 -m mcp_server_time"]
+    workflow = lab.workflow("print(1)", top={"tools": {"clock": {"image": MCP_SERVERS.name, "run": slow}}})
+    words, home = [*CASEMATE, "mcp", "audit", str(workflow)], str(lab.folder / ".casemate")
+    env = {**os.environ, "CASEMATE_HOME": home}
+    audit = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env)
+    until(lambda: len(lab.left_over()) > 3, 60, "the control: it has begun")
+    while audit.poll() is None:
+        assert lab.cli("gc").returncode == 0
+    said, errors = audit.communicate(timeout=60)
+    assert (audit.returncode, "convert_time" in said) == (0, True), errors
+    assert not list((lab.folder / ".casemate" / "runs").iterdir())
