@@ -15,6 +15,7 @@ import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,11 @@ class StandIn:
         with tarfile.open(fileobj=made, mode="w") as tar:
             tar.add(source, arcname=rest or root)
         return made.getvalue()
+
+    @contextmanager
+    def reading(self, name: str, path: str, limit: int = 1 << 30) -> Iterator[tarfile.TarFile]:
+        with tarfile.open(fileobj=io.BytesIO(self.get(name, path, limit)), mode="r|") as archive:
+            yield archive
 
     def labelled(self, run: str | None = None) -> list[dict[str, str]]:
         self._called()
