@@ -17,6 +17,7 @@ from sandbox.store import Store
 from tests.plans import plan as whole
 
 ROOT = Path(__file__).resolve().parents[3]
+PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
@@ -37,6 +38,8 @@ def race(home: str, prefix: str, tries: int) -> None:
     """Try for both one quota and one ceiling of money; print the rows and how often the money went."""
     store, rows, paid = Store(Path(home)), 0, 0
     wanted = plan(per_day=4_000, per_minute=3_900, usd=30_000)
+    print("ready", flush=True)
+    sys.stdin.readline()
     for number in range(tries):
         run = f"{prefix}-{number}"
         rows += reserve(store, run, wanted, 7)
@@ -52,9 +55,15 @@ def race(home: str, prefix: str, tries: int) -> None:
 def test_two_processes_racing_for_one_quota_and_one_ceiling_never_pass_either(tmp_path: Path) -> None:
     code = "import sys; from tests.sandbox.durable.test_quotas import race; race(sys.argv[1], sys.argv[2], 500)"
     racing = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=ROOT, stdout=subprocess.PIPE)
-        for n in range(2)
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=ROOT, **PIPES) for n in range(2)
     ]
+    for process in racing:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in racing:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
     won = [tuple(map(int, process.communicate(timeout=240)[0].split())) for process in racing]
     assert sum(rows for rows, _ in won) == 3_900  # of 7,000 rows in 1,000 tries
     assert sum(paid for _, paid in won) == 300
