@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from sandbox.log import read_events, verify
+from sandbox.log import RunEvent, read_events, verify
 from sandbox.store import Store
 from tests.e2e.test_runs import HOLD, MODEL
 from tests.lab import PROPOSE, ROOT, Lab, Result, until
@@ -158,6 +161,45 @@ def test_what_was_paid_for_is_not_generated_twice(lab: Lab) -> None:
     assert (len(paid), len(asked)) == (3, 5)
     assert all(event.attrs["casemate.cost.usd_nanos"] == 0 for event in paid)
     assert all(int(event.attrs["casemate.cost.usd_nanos"] or 0) > 0 for event in asked)
+
+
+def test_a_crash_in_the_middle_of_the_example_with_a_real_model_generates_nothing_twice(lab: Lab) -> None:
+    """Counted where it is generated: in the log of the model's own server."""
+    topics = 5
+    ignore = shutil.ignore_patterns("out", ".casemate")
+    shutil.copytree(ROOT / "examples" / "distill", lab.folder, dirs_exist_ok=True, ignore=ignore)
+    seeds = lab.folder / "seeds.jsonl"
+    seeds.write_text("".join(seeds.read_text().splitlines(keepends=True)[:topics]))
+    process = lab.start(lab.folder / "workflow.yaml")
+    lab.await_event("llm.settled")
+    folder = lab.run_folder()
+    assert folder is not None
+
+    def settled() -> list[RunEvent]:
+        return [event for event in read_events(folder) if event.event.value == "llm.settled"]
+
+    until(lambda: len(settled()) >= 2, 60, "the model does not answer")
+    time.sleep(random.uniform(0, 1.5))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert lab.cli("gc").returncode == 0  # which keeps what was recorded until then
+    lines = (folder / "recording" / "generate.jsonl").read_text().splitlines()
+    taken = [json.loads(line)["taken"] for line in lines]
+    # one that the crash cut short was no answer
+    recorded = sum(one["refused"] is None and one["usage"]["complete"] and bool(one["body"]) for one in taken)
+    asked = 3 * topics
+    assert recorded >= 2
+    (served,) = (folder / "logs").glob("*-model-*.log")
+    before = served.read_text(errors="replace").count("processing task")
+    resumed = lab.cli("resume")
+    assert resumed.returncode == 0, resumed.stderr
+    verify(folder)
+    after = served.read_text(errors="replace").count("processing task")
+    assert after - before == asked - recorded, "what was recorded does not reach the model again"
+    assert sum(event.attrs.get("casemate.cache") == "paid" for event in settled()) == recorded
+    drafts = [json.loads(line) for line in (lab.folder / "out" / "drafts.jsonl").read_text().splitlines()]
+    assert len({(draft["topic"], draft["attempt"]) for draft in drafts}) == len(drafts) == asked
+    assert (lab.folder / "out" / "samples.parquet").exists()
 
 
 def test_a_run_that_was_stopped_by_a_signal_goes_on(lab: Lab) -> None:
