@@ -30,7 +30,7 @@ from policies.sinks import Batch, Moment, batch_key, pass_by, settle
 from policies.slices import api_door, sink_door
 from tests.authority import Authority
 from tests.gateway.test_patch import GIT, change, new, output
-from tests.outside_git import Project, Server
+from tests.outside_git import Project, Server, tell
 
 TOKEN = "canary-3b1f7c0d9a"
 RUN = "20260102-030405-abc123"
@@ -69,10 +69,12 @@ class Carrier(socketserver.BaseRequestHandler):
 
     @staticmethod
     def _copy(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            tell(carried=repr(error))
 
 
 class World:

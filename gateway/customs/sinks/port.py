@@ -12,12 +12,12 @@ CHUNK = 64 * 1024
 
 
 MAX_HEAD = 4096
-Greet = Callable[[socket.socket], bool]
-"""Speaks with who connected; tells whether to carry the connection."""
+Greet = Callable[[socket.socket], bytes | None]
+"""Listens to who connected; returns what they are told when the way is open, or None when it stays shut."""
 
 
 @contextmanager
-def carried(door: Path, greet: Greet = lambda _inner: True) -> Iterator[int]:
+def carried(door: Path, greet: Greet = lambda _inner: b"") -> Iterator[int]:
     """Listen on a port of 127.0.0.1 as long as the context lasts; each connection to it becomes one to `door`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener, door, greet), daemon=True).start()
@@ -29,15 +29,16 @@ def carried(door: Path, greet: Greet = lambda _inner: True) -> Iterator[int]:
 def proxied(authority: str) -> Greet:
     """Return what greets the client of an HTTP proxy that leads to one place, and refuses any other."""
 
-    def greet(inner: socket.socket) -> bool:
+    def greet(inner: socket.socket) -> bytes | None:
         head = b""
         while not head.endswith(b"\r\n\r\n") and len(head) < MAX_HEAD:
             if not (data := inner.recv(1)):  # what comes after the head is not ours to read
-                return False
+                return None
             head += data
-        right = head.partition(b"\r\n")[0] == f"CONNECT {authority} HTTP/1.1".encode()
-        inner.sendall(f"HTTP/1.1 {'200 OK' if right else '403 Forbidden'}\r\n\r\n".encode())
-        return right
+        if head.partition(b"\r\n")[0] == f"CONNECT {authority} HTTP/1.1".encode():
+            return b"HTTP/1.1 200 OK\r\n\r\n"
+        inner.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        return None
 
     return greet
 
@@ -52,9 +53,10 @@ def _serve(listener: socket.socket, door: Path, greet: Greet) -> None:
 def _carry(inner: socket.socket, door: Path, greet: Greet) -> None:
     outer = socket.socket(socket.AF_UNIX)
     try:
-        if not greet(inner):
+        if (told := greet(inner)) is None:
             raise ConnectionRefusedError
         outer.connect(str(door))
+        inner.sendall(told)
     except OSError:
         inner.close()
         outer.close()
