@@ -103,8 +103,8 @@ class StandIn:
 
     setting = "stand-in"
 
-    def __init__(self, folder: Path, agent: Callable[[Cell], int]) -> None:
-        self._folder, self._agent = folder, agent
+    def __init__(self, folder: Path, agent: Callable[[Cell], int], memory: int = 64 << 30) -> None:
+        self._folder, self._agent, self._memory = folder, agent, memory
         self.containers: dict[str, Container] = {}
         self.volumes: dict[str, VolumeSpec] = {}
         self._buffers: dict[str, tuple[Buffer, Container, EventWriter]] = {}
@@ -125,7 +125,7 @@ class StandIn:
         return "sha256:" + "a" * 64
 
     def info(self) -> dict[str, Any]:
-        return {"MemTotal": 64 << 30}
+        return {"MemTotal": self._memory}
 
     def create_volume(self, spec: VolumeSpec) -> None:
         self._called()

@@ -177,6 +177,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("    secret: openai_key\n", "    secret: openai_key\n    route: {cheap: {below: 9, use: teacher}}\n", "CSM-C005", "cheap"),
     ("    outputs: [rows]", "    outputs: [rows]\n    shards: {over: absent, size: 5}", "CSM-C048", "absent,"),
     ("    outputs: [rows]", "    outputs: [rows]\n    shards: {over: seeds, size: 0}", "CSM-C007", "0}\n"),
+    ("    outputs: [rows]", "    outputs: [rows]\n    inputs: []\n    shards: {over: seeds, size: 5}", "CSM-C048", "seeds,"),
     ("    outputs: [rows]", "    outputs: [rows]\n    retry: {attempts: 99}", "CSM-C007", "99}"),
     ("    outputs: [rows]", "    outputs: [rows]\n    retry: {attempts: 2, on: [denied]}", "CSM-C007", "denied"),
     ("{host: data.example.com}", "{ecosystem: cargo}", "CSM-C007", "cargo"),

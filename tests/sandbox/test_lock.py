@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from policies.errors import CasemateError
-from policies.plan import Approvers, Guard, Plan, ProbeFile, Retry, Shards, ToolRule
+from policies.plan import Approvers, EgressQuota, Guard, Plan, ProbeFile, Retry, Shards, ToolRule
 from sandbox.diff import difference, permissions
 from sandbox.enforce import unenforced
+from sandbox.explain import explain
 from sandbox.lock import NAME, approve, refuse_widened
 from tests.plans import SHA, plan
 
@@ -49,6 +50,7 @@ WIDER = {
     "a tool": stage(tools={"repo": ["write"]}),
     "a resource": stage(tools={"repo": []}, resources={"repo": ["memo://a"]}),
     "a prompt": stage(tools={"repo": []}, prompts={"repo": ["summary"]}),
+    "more at once": stage(shards=Shards(over="seeds", size=1, parallel=8, count=9)),
     "a longer run": stage(limits=msgspec.structs.replace(plan().stages[0].limits, wall_s=61)),
     "more memory": stage(limits=msgspec.structs.replace(plan().stages[0].limits, memory=1 << 30)),
     "a quota": output(per_run=11),
@@ -134,3 +136,18 @@ def test_a_tool_with_fewer_rules_is_wider(tmp_path: Path, after: list[ToolRule])
     # control: fewer calls, and no tool at all, are narrower
     refuse_widened(stage(tools=TOOLS, tool_rules=[read(calls=49, guards=[GUARD])]), tmp_path)
     refuse_widened(stage(tools={}), tmp_path)
+
+
+def test_what_each_shard_may_move_is_stated_for_all_of_them() -> None:
+    rule = msgspec.structs.replace(RULE, quota=EgressQuota(requests=10, bytes=None))
+    parts = [stage(egress=[rule], shards=Shards(over="seeds", size=1, parallel=2, count=n)) for n in (3, 4)]
+    change = difference(*map(permissions, parts))
+    assert [line.rpartition(": ")[2] for line in change.widened] == ["30 → 40"]
+    assert not change.narrowed
+
+
+def test_shards_are_explained() -> None:
+    parts = Shards(over="seeds", size=25, parallel=8, count=1200)
+    text = "\n".join(explain(stage(shards=parts)))
+    assert "1,200 times, each for 25 of seeds; 8 at once" in text
+    assert "all of its shards together" in text

@@ -23,6 +23,10 @@ def at(tree: Any, path: str) -> Any:
 
 SETS: list[tuple[str, Any]] = [
     ("stages/1/outputs", []),
+    ("stages/0/shards", {"over": "absent", "size": 1, "parallel": 1, "count": 1}),
+    ("stages/0/shards", {"over": "seeds", "size": 1, "parallel": 1, "count": 0}),
+    ("stages/0/shards", {"over": "seeds", "size": 1, "parallel": 1, "count": 10_001}),
+    ("stages/0/shards", {"over": "seeds", "size": 1, "parallel": 0, "count": 1}),
     ("outputs/0/addresses", ["10.0.0.0/8"]),
     ("secrets/0/holder", "agent"),
     ("secrets/0/holder", "sandbox"),

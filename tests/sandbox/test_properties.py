@@ -117,7 +117,10 @@ def mutations() -> list[tuple[str, Any]]:
         "CASEMATE_RUN",
     ]
     found += [("stages/0/env", {name: "x"}) for name in names]
-    found += [("stages/0/profile", "none"), ("stages/0/shards", {"over": "absent", "size": 1, "parallel": 1})]
+    found += [
+        ("stages/0/profile", "none"),
+        ("stages/0/shards", {"over": "absent", "size": 1, "parallel": 1, "count": 1}),
+    ]
     found += [(f"outputs/0/{key}", 0) for key in ("per_run", "max_bytes")]
     found += [("outputs/0/scan", []), ("outputs/0/scan", ["pii"]), ("outputs/0/schema", {}), ("outputs/0/sink", "smtp")]
     found += [("outputs/0/schema", {"type": "object", "properties": {"a": {}}}), ("outputs/0/schema/type", "array")]

@@ -177,3 +177,14 @@ def test_what_completed_is_not_run_again(tmp_path: Path) -> None:
         if subject.startswith("stage/"):
             assert subject not in done
             done |= {subject} if state == "completed" else set()
+
+
+def test_no_more_run_at_once_than_the_host_has_memory_for(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    made = sharded(tmp_path, 12)
+    limits = made.stages[0].limits
+    each = limits.memory + 2 * limits.disk  # what lies in /workspace and /tmp is memory
+    engine = StandIn(tmp_path / "engine", Agents(1, deadly=0), memory=each * 3 * 4 // 3 + 1)
+    store = Store(tmp_path / ".casemate")
+    until_done(engine, made, store, Random(1), range(0))
+    assert check(tmp_path, store, store.latest(), 12, PARALLEL, SIZE).most == 3
