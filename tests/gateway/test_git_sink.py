@@ -22,6 +22,7 @@ import msgspec
 import pytest
 
 from gateway.customs.sinks.git import GitSink
+from gateway.customs.sinks.plumbing import PAUSES
 from policies.canonical import canonical, digest
 from policies.errors import CasemateError
 from policies.outputs import PullRequest, Repository
@@ -52,7 +53,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
     def __init__(self, path: Path, port: int) -> None:
-        self.port = port
+        self.port, self.drops, self.dropped = port, 0, 0
         super().__init__(str(path), Carrier)
 
 
@@ -61,6 +62,9 @@ class Carrier(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         assert isinstance(self.server, Door)
+        if self.server.dropped < self.server.drops:
+            self.server.dropped += 1
+            return
         with socket.create_connection(("127.0.0.1", self.server.port)) as out:
             back = threading.Thread(target=self._copy, args=(out, self.request), daemon=True)
             back.start()
@@ -88,9 +92,11 @@ class World:
         self.project: Project = self.server.projects["acme/app"]
         self.trust = [authority.pem.decode()]
         self._threads: list[socketserver.BaseServer] = [self.server]
+        self.doors: list[Door] = []
         for door in (sink_door("pulls"), api_door("pulls")):
             (root / "doors" / door).mkdir(parents=True)
-            self._threads.append(Door(root / "doors" / door / "up.sock", self.server.server_port))
+            self.doors.append(Door(root / "doors" / door / "up.sock", self.server.server_port))
+        self._threads += self.doors
         for server in self._threads:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -349,6 +355,18 @@ def test_a_server_that_gives_only_whole_repositories_is_a_sink_too() -> None:
         assert settle(world.sink(""), world.batch(), again=True) == made
         assert len(world.branches) == 1
         world.close()
+
+
+@pytest.mark.parametrize(("drops", "is_there"), [(len(PAUSES), True), (100, False)])
+def test_a_line_that_breaks_before_anything_is_asked_is_tried_again(world: World, drops: int, is_there: bool) -> None:
+    door = world.doors[0]
+    door.drops = drops
+    if is_there:
+        settle(world.sink(""), world.batch(), again=False)
+    else:
+        with pytest.raises(CasemateError, match="CSM-W010"):
+            settle(world.sink(""), world.batch(), again=False)
+    assert (len(world.branches), door.dropped) == (int(is_there), len(PAUSES) + (not is_there))
 
 
 def test_another_certificate_is_not_believed(world: World) -> None:

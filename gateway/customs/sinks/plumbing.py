@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from policies.events import clean
 
 GIT: Final = "/usr/bin/git"
 SECONDS: Final = 180
+PAUSES: Final = (0.2, 1.0)
+_BROKEN: Final = (b"gnutls_handshake() failed: The TLS connection was non-properly terminated", b"Failed to connect to")
 _SYSTEM: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 _CONFIG: Final = {
     "core.attributesFile": "/dev/null",
@@ -76,19 +79,31 @@ class Plumbing:
         self.run("init", "--quiet", "--bare", "--template=")
 
     def run(self, *words: str, text: bytes = b"", index: str = "index", **environment: str) -> bytes:
-        """Run one command with a standard input; return what it writes. Raises `GitFailed`."""
+        """Run one command with a standard input; return what it writes. Raises `GitFailed`.
+
+        A line that breaks before anything is asked over it is tried again: nobody can have acted on it.
+        """
         env = {**self._environment, "GIT_INDEX_FILE": str(self._folder / index), **environment}
+        for pause in PAUSES:
+            done = self._once(words, text, env)
+            if done.returncode == 0 or not any(broken in done.stderr for broken in _BROKEN):
+                break
+            time.sleep(pause)
+        else:
+            done = self._once(words, text, env)
+        if done.returncode != 0:
+            rejected = words[0] == "push" and any(line.startswith(b"!") for line in done.stdout.splitlines())
+            raise GitFailed(f"{words[0]}: {self._said(done.stderr)}", refused=rejected)
+        return done.stdout
+
+    def _once(self, words: Sequence[str], text: bytes, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
         try:
-            done = subprocess.run(  # noqa: S603 - fixed words, names and object ids; no shell
+            return subprocess.run(  # noqa: S603 - fixed words, names and object ids; no shell
                 [GIT, *words], input=text, capture_output=True, check=False, env=env, cwd=self._folder, timeout=SECONDS,
                 pass_fds=self._inherited,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise GitFailed(f"{words[0]} takes too long") from error
-        if done.returncode != 0:
-            rejected = words[0] == "push" and any(line.startswith(b"!") for line in done.stdout.splitlines())
-            raise GitFailed(f"{words[0]}: {self._said(done.stderr)}", refused=rejected)
-        return done.stdout
 
     def _said(self, errors: bytes) -> str:
         """Return the last words of a complaint, without the secret."""
