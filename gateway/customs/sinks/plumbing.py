@@ -8,6 +8,7 @@ this process, under a number that only git's children have: in no argument, envi
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -22,8 +23,12 @@ from policies.events import clean
 
 GIT: Final = "/usr/bin/git"
 SECONDS: Final = 180
+LOOK_SECONDS: Final = 20
 PAUSES: Final = (0.2, 1.0)
-_BROKEN: Final = (b"gnutls_handshake() failed: The TLS connection was non-properly terminated", b"Failed to connect to")
+_BROKEN: Final = re.compile(
+    rb"handshake(?:\(\))? failed: The TLS connection was non-properly terminated|Failed to connect to"
+)
+"""How git complains, in the words of several versions of its libraries, of a line over which nothing was asked yet."""
 _SYSTEM: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 _CONFIG: Final = {
     "core.attributesFile": "/dev/null",
@@ -84,25 +89,32 @@ class Plumbing:
         A line that breaks before anything is asked over it is tried again: nobody can have acted on it.
         """
         env = {**self._environment, "GIT_INDEX_FILE": str(self._folder / index), **environment}
+        done = self._once(words, text, env)
         for pause in PAUSES:
-            done = self._once(words, text, env)
-            if done.returncode == 0 or not any(broken in done.stderr for broken in _BROKEN):
+            if done is not None and not _BROKEN.search(done.stderr):
                 break
             time.sleep(pause)
-        else:
             done = self._once(words, text, env)
+        if done is None:
+            raise GitFailed(f"{words[0]} takes too long")
         if done.returncode != 0:
             rejected = words[0] == "push" and any(line.startswith(b"!") for line in done.stdout.splitlines())
             raise GitFailed(f"{words[0]}: {self._said(done.stderr)}", refused=rejected)
         return done.stdout
 
-    def _once(self, words: Sequence[str], text: bytes, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    def _once(
+        self, words: Sequence[str], text: bytes, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[bytes] | None:
+        """Run it; return None when it takes too long. Only what merely looks may then be tried again."""
+        looks = words[0] == "ls-remote"
         try:
             return subprocess.run(  # noqa: S603 - fixed words, names and object ids; no shell
-                [GIT, *words], input=text, capture_output=True, check=False, env=env, cwd=self._folder, timeout=SECONDS,
-                pass_fds=self._inherited,
+                [GIT, *words], input=text, capture_output=True, check=False, env=env, cwd=self._folder,
+                timeout=LOOK_SECONDS if looks else SECONDS, pass_fds=self._inherited,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
+            if looks:
+                return None
             raise GitFailed(f"{words[0]} takes too long") from error
 
     def _said(self, errors: bytes) -> str:

@@ -21,9 +21,11 @@ def carried(door: Path, greet: Greet = lambda _inner: b"") -> Iterator[int]:
     """Listen on a port of 127.0.0.1 as long as the context lasts; each connection to it becomes one to `door`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener, door, greet), daemon=True).start()
-        yield listener.getsockname()[1]
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def proxied(authority: str) -> Greet:
