@@ -227,12 +227,12 @@ def outputs_are_bounded(plan: Json) -> Iterator[Problem]:
 
 def decisions_are_possible(plan: Json) -> Iterator[Problem]:
     """An approval can be given by the people who are named; agents are not given what they must not write."""
-    given = {item["path"] for item in plan["inputs"]}
+    given = {item["digest"] for item in plan["inputs"]}
     for output in plan["outputs"]:
         name = output["name"]
         if (who := output["approvers"]) and not 0 < who["need"] <= len(set(who["keys"].values())) == len(who["keys"]):
             yield f"output {name} cannot be approved by {who['need']} of its approvers"
-        yield from (f"output {name}: agents get {p['path']}" for p in output["probes"] if p["path"] in given)
+        yield from (f"output {name}: agents get {p['path']}" for p in output["probes"] if p["digest"] in given)
 
 
 def scans_reject(plan: Json) -> Iterator[Problem]:

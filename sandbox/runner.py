@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from policies.errors import CasemateError
-from policies.events import Attribute, clean
+from policies.events import Attribute
 from policies.plan import Plan
 from policies.slices import Seal, seal
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
@@ -28,13 +28,13 @@ from sandbox.durable.journal import Journal
 from sandbox.durable.machine import RunMove, StageMove, after
 from sandbox.durable.salvage import salvage
 from sandbox.durable.setting import Means, Setting
-from sandbox.durable.signed import Person, approved, missing, sign
+from sandbox.durable.signed import Person, approved, as_logged, missing, sign
 from sandbox.engine import Engine
 from sandbox.log import RunLog, read_events
 from sandbox.resolve import policies_digest
 from sandbox.secrets import read_secrets
 from sandbox.store import Options, Store
-from sandbox.supplies import keep_probes, read_inputs
+from sandbox.supplies import keep_probes, read_inputs, read_probes
 from sandbox.writes import State, Write
 
 DECISION_S = 3600
@@ -42,9 +42,9 @@ DECISION_S = 3600
 
 def run_plan(engine: Engine, plan: Plan, store: Store, on_event: OnEvent, options: Options) -> RunResult:
     """Run `plan`. Raises only what refuses it; for what happens in the run, the result says it."""
-    means, proof = _means(engine, plan, store, options), seal(plan)
+    means, proof, probes = _means(engine, plan, store, options), seal(plan), read_probes(plan, Path(options.root))
     with store.new(plan, proof.plan, options) as (run, folder):
-        keep_probes(plan, Path(options.root), folder)
+        keep_probes(probes, folder)
         log = RunLog(folder, run, proof.plan)
         driver = Driver(engine, folder, log, on_event, time.monotonic() + plan.budget.wall_s)
         return _drive(_setting(engine, plan, store, run, driver, log, means))
@@ -57,6 +57,7 @@ def resume_run(engine: Engine, plan: Plan, store: Store, run: str, on_event: OnE
         log = _taken_in(engine, store, run, proof)
         account = Account.of(read_events(folder))
         means = _means(engine, plan, store, options)
+        keep_probes(read_probes(plan, Path(options.root), folder), folder)  # those that a crash left out
         deadline = time.monotonic() + max(plan.budget.wall_s - account.seconds, 0)
         driver = Driver(engine, folder, log, on_event, deadline, account)
         driver.note(EventName.RUN_RESUMED, attrs={"casemate.digest": proof.plan})
@@ -106,7 +107,8 @@ def decide(
 
     Raises CSM-W018 where that is not what there is, or the approval is not this person's to give.
     """
-    plan, options, reason = store.plan(run), store.options(run), clean(reason)
+    plan, options = store.plan(run), store.options(run)
+    reason = as_logged(reason)
     output = next(output for output in plan.outputs if output.name == write.output)
     proof = seal(plan)
     with store.taken_up(run) as folder:

@@ -11,6 +11,7 @@ from policies.cells import parted
 from policies.errors import CasemateError
 from policies.plan import Plan
 from policies.vocabulary import ExitCode
+from sandbox.archives import write_durably
 from sandbox.resolve import MAX_INPUT, read_inside
 from sandbox.shards import part_of
 
@@ -45,18 +46,26 @@ def inputs_of(plan: Plan, cell: str, contents: Mapping[str, bytes]) -> dict[str,
 PROBES = "probes"
 
 
-def keep_probes(plan: Plan, root: Path, folder: Path) -> None:
-    """Copy the files of probes into a run's folder, by digest; raise CSM-R013 when one is not what was compiled."""
-    for item in (probes for output in plan.outputs for probes in output.probes):
-        kept = folder / PROBES / item.digest.removeprefix("sha256:")
-        if not kept.exists():
-            kept.parent.mkdir(mode=0o700, exist_ok=True)
-            kept.write_bytes(_as_compiled(root, item.path, item.digest))
+def read_probes(plan: Plan, root: Path, folder: Path | None = None) -> dict[str, bytes]:
+    """Return the files of probes that a run lacks, by name; raise CSM-R013 when one is not what was compiled."""
+    items = {item.digest.removeprefix("sha256:"): item for output in plan.outputs for item in output.probes}
+    return {
+        name: _as_compiled(root, item.path, item.digest)
+        for name, item in items.items()
+        if folder is None or not (folder / PROBES / name).exists()
+    }
+
+
+def keep_probes(files: Mapping[str, bytes], folder: Path) -> None:
+    """Keep files of probes with a run, which is judged by them again when a person has decided."""
+    for name, content in files.items():
+        (folder / PROBES).mkdir(mode=0o700, exist_ok=True)
+        write_durably(folder / PROBES / name, content)
 
 
 def kept_probes(folder: Path) -> dict[str, bytes]:
     """Return the files of probes that a run has kept, by their place in what customs is given."""
-    return {f"{PROBES}/{path.name}": path.read_bytes() for path in sorted((folder / PROBES).glob("*"))}
+    return {f"{PROBES}/{path.name}": path.read_bytes() for path in sorted((folder / PROBES).glob("[0-9a-f]*"))}
 
 
 def read_inputs(plan: Plan, root: Path) -> dict[str, bytes]:

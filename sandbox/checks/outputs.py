@@ -149,9 +149,15 @@ def probes(subject: Subject) -> Iterator[Finding]:
             if problem := subject.facts.problems.get(path):
                 where = ("outputs", name, "contamination", position)
                 yield subject.finding(problem.code, problem.message, *where, hint=problem.hint)
-            if any(item.path == path for item in subject.workflow.inputs.values()):
-                message = f"{path} is an input too: agents would read what they must not write"
+            inputs = [item.path for item in subject.workflow.inputs.values()]
+            if same := [other for other in inputs if _same(subject, path, other)]:
+                message = f"{path} is an input too ({same[0]}): agents would read what they must not write"
                 yield subject.finding("CSM-C065", message, "outputs", name, "contamination", position)
+
+
+def _same(subject: Subject, path: str, other: str) -> bool:
+    files = subject.facts.files
+    return path in files and other in files and files[path].digest == files[other].digest
 
 
 CHECKS = (names, fields, anchored, scans, approvals, probes, paths, proposed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from policies.canonical import canonical
 from policies.errors import CasemateError
+from policies.events import MAX_TEXT, clean
 from policies.plan import Output
 from policies.vocabulary import EventName, ExitCode, Verdict
 from sandbox.log import RunEvent
@@ -27,6 +28,11 @@ class Person:
     account: str
     key: bytes | None = None
     sign: Callable[[bytes], bytes] | None = None
+
+
+def as_logged(reason: str) -> str:
+    """Return a reason as the log holds it, which is what is signed."""
+    return clean(reason)[:MAX_TEXT]
 
 
 def statement(run: str, output: str, seen: str, reason: str) -> bytes:
@@ -88,15 +94,27 @@ def missing(events: Iterable[RunEvent], output: Output, seen: str) -> int:
 
 
 def check_applied(events: Iterable[RunEvent], outputs: Iterable[Output]) -> None:
-    """Raise CSM-R011 when rows that waited were written without the signatures that the plan asks for."""
+    """Raise CSM-R011 when rows that waited were written before the log had the signatures that the plan asks for."""
     told = list(events)
     for output in outputs:
-        if output.approvers is None:
-            continue
-        written = {e.event for e in told if e.attrs.get("casemate.output") == output.name}
-        reviews = {str(event.attrs["casemate.digest"]) for event in approvals(told, output)}
-        enough = any(not missing(told, output, seen) for seen in reviews)
-        waited = reviews or output.approval == "always"
-        if waited and EventName.WRITE_APPLIED in written and not enough:
+        if output.approvers is not None and not _waited_for_all(told, output):
             message = f"{output.name} was written without the signatures of {output.approvers.need} approvers"
             raise CasemateError("CSM-R011", message, exit_code=ExitCode.REFUSED)
+
+
+def _waited_for_all(events: Iterable[RunEvent], output: Output) -> bool:
+    waits, before = output.approval == "always", list[RunEvent]()
+    for event in events:
+        if event.attrs.get("casemate.output") != output.name:
+            continue
+        if event.event is EventName.WRITE_JUDGED and event.attrs.get("casemate.write.held"):
+            waits = True
+        elif event.event is EventName.WRITE_DECIDED and event.verdict is Verdict.DENY:
+            waits = False  # what is written after it passed by itself
+        elif event.event is EventName.WRITE_DECIDED:
+            before.append(event)
+        elif event.event is EventName.WRITE_APPLIED and waits:
+            reviews = {str(approval.attrs["casemate.digest"]) for approval in approvals(before, output)}
+            if all(missing(before, output, seen) for seen in reviews):
+                return False
+    return True

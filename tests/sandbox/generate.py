@@ -18,6 +18,9 @@ from sandbox.source import Document
 from sandbox.workflow import Workflow
 from tests.plans import SCHEMA, SHA
 
+PROBES = "sha256:" + "b" * 64
+"""The digest of a file that no agent is given."""
+
 LOCAL, REMOTE = "gemma-3-270m", "gpt-4o-mini"
 PROPOSALS: dict[str, Any] = {
     "type": "object",
@@ -239,7 +242,8 @@ def _schema(kind: str) -> Any:
 def facts_of(spec: Workflow) -> Facts:
     """Return the facts of a world in which everything that `spec` names exists."""
     files = {item.path: FileFact(SHA, 10, items=99) for item in spec.inputs.values()} | {
-        name: FileFact(SHA, 10) for name in ("rows.json", "evals.jsonl")
+        "rows.json": FileFact(SHA, 10),
+        "evals.jsonl": FileFact(PROBES, 10),
     }
     return Facts(
         files=files,

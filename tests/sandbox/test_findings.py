@@ -249,6 +249,7 @@ CASES: list[tuple[str, str, str, str]] = [
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [brief.jsonl]", "CSM-C065", "brief.jsonl"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [torn.jsonl]", "CSM-C065", "torn.jsonl"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [seeds.jsonl]", "CSM-C065", "seeds.jsonl]"),
+    ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    contamination: [copied.jsonl]", "CSM-C065", "copied.jsonl]"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 3, of: [anna, ben]}", "CSM-C047", "3, of"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 0, of: [anna]}", "CSM-C007", "0, of"),
     ("    quota: {per_run: 10}", "    quota: {per_run: 10}\n    approvers: {need: 1, of: [anna, twin]}", "CSM-C047", "twin"),
@@ -302,6 +303,7 @@ def prepare(folder: Path) -> None:
     (folder / "never.json").write_text(json.dumps({**closed, "properties": never}))
     kinds = {"kind": {"type": "string", "enum": ["a", "b"]}, "tags": {"type": "array"}, "text": {"type": "string"}}
     (folder / "kinds.json").write_text(json.dumps({**closed, "properties": kinds}))
+    (folder / "copied.jsonl").write_bytes((folder / "seeds.jsonl").read_bytes())
     (folder / "brief.jsonl").write_text('{"question": "What is 2+2?"}\n')
     (folder / "torn.jsonl").write_text('{"question": "What is 2+2?"\n')
     (folder / "approvers").mkdir()

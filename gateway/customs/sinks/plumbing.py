@@ -23,7 +23,7 @@ from policies.events import clean
 
 GIT: Final = "/usr/bin/git"
 SECONDS: Final = 180
-LOOK_SECONDS: Final = 20
+LOOK_SECONDS: Final = 60
 PAUSES: Final = (0.2, 1.0)
 _BROKEN: Final = re.compile(
     rb"handshake(?:\(\))? failed: The TLS connection was non-properly terminated|Failed to connect to"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from policies.errors import CasemateError
 from policies.plan import Approvers, Output
 from policies.vocabulary import Component, EventName, Verdict
-from sandbox.durable.signed import DOMAIN, Person, approved, check_applied, missing, sign, statement
-from sandbox.log import RunEvent
+from sandbox.durable.signed import DOMAIN, Person, approved, as_logged, check_applied, missing, sign, statement
+from sandbox.log import RunEvent, RunLog, read_events
 from tests.plans import SHA, plan
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32)) for name in ("anna", "ben", "cleo", "eve")}
@@ -112,11 +114,31 @@ APPLIED = event("", None, event=EventName.WRITE_APPLIED, verdict=Verdict.ACCEPT)
 
 @pytest.mark.parametrize("events", [[APPLIED], [signed("anna"), APPLIED], [signed("anna"), as_another("ben"), APPLIED]])
 def test_a_log_in_which_signatures_are_wanting_does_not_verify(events: list[RunEvent]) -> None:
-    with pytest.raises(CasemateError, match="CSM-R011"):
-        check_applied(events, [OUTPUT])
-    check_applied([*events, signed("ben"), signed("cleo")], [OUTPUT])
+    for log in (events, [*events, signed("ben"), signed("cleo")]):  # those that come later are too late
+        with pytest.raises(CasemateError, match="CSM-R011"):
+            check_applied(log, [OUTPUT])
+    check_applied([signed("ben"), signed("cleo"), *events], [OUTPUT])
     check_applied(events[:-1], [OUTPUT])  # nothing was written
 
 
-def test_what_customs_accepted_by_itself_takes_no_signature() -> None:
-    check_applied([APPLIED], [msgspec.structs.replace(OUTPUT, approval="on_hold")])
+@pytest.mark.parametrize("held", [0, 3])
+def test_rows_take_signatures_where_they_were_held(held: int) -> None:
+    output = msgspec.structs.replace(OUTPUT, approval="on_hold")
+    attrs = {"casemate.output": OUTPUT.name, "casemate.write.held": held}
+    judged = event("", None, event=EventName.WRITE_JUDGED, attrs=attrs)
+    check_applied([judged, signed("anna"), signed("ben"), APPLIED], [output])
+    denied = event("root", None, verdict=Verdict.DENY)
+    check_applied([judged, signed("anna"), denied, APPLIED], [output])  # what had passed beside them
+    for log in ([judged, APPLIED], [judged, signed("anna"), APPLIED]):
+        with pytest.raises(CasemateError, match="CSM-R011") if held else nullcontext():
+            check_applied(log, [output])
+
+
+def test_a_reason_of_any_length_is_signed_as_the_log_holds_it(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, RUN, SHA)
+    reason = as_logged("Zwölf\u202e " * 99)
+    attrs = {"casemate.output": OUTPUT.name, "casemate.digest": SHA, "casemate.person": "anna"}
+    attrs["casemate.signature"] = sign(OUTPUT, person("anna"), RUN, SHA, reason)[1] or ""
+    log.own(EventName.WRITE_DECIDED, verdict=Verdict.ALLOW, reason=reason, attrs=attrs)
+    log.close()
+    assert approved(read_events(tmp_path), OUTPUT, SHA) == {"anna"}
