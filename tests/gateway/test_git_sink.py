@@ -69,7 +69,7 @@ class Carrier(socketserver.BaseRequestHandler):
             back = threading.Thread(target=self._copy, args=(out, self.request), daemon=True)
             back.start()
             self._copy(self.request, out)
-            back.join(10)
+            back.join()
 
     @staticmethod
     def _copy(source: socket.socket, sink: socket.socket) -> None:

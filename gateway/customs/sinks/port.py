@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHUNK = 64 * 1024
-
-
 MAX_HEAD = 4096
 Greet = Callable[[socket.socket], bytes | None]
 """Listens to who connected; returns what they are told when the way is open, or None when it stays shut."""
@@ -18,14 +16,19 @@ Greet = Callable[[socket.socket], bytes | None]
 
 @contextmanager
 def carried(door: Path, greet: Greet = lambda _inner: b"") -> Iterator[int]:
-    """Listen on a port of 127.0.0.1 as long as the context lasts; each connection to it becomes one to `door`."""
+    """Listen on a port of 127.0.0.1 as long as the context lasts; each connection to it becomes one to `door`.
+
+    The listener is closed when nobody waits at it any more: each end of a child process makes the kernel begin such a
+    wait anew, by the number of the listener, and the number may be that of another one by then.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_serve, args=(listener, door, greet), daemon=True).start()
+        thread = threading.Thread(target=_serve, args=(listener, door, greet), daemon=True)
+        thread.start()
         try:
             yield listener.getsockname()[1]
         finally:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def proxied(authority: str) -> Greet:
