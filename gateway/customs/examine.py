@@ -6,13 +6,15 @@ stops go through the checks one by one, which alone give reasons.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
@@ -88,25 +90,24 @@ class Examiner:
         if self._contamination is not None:
             self._checks.append(self._contamination)
 
-    def examine(self, lines: Sequence[bytes]) -> Examined:
-        """Judge the rows of a chunk."""
-        rows = decode.read(lines)
-        forms = list(rows.forms)
+    def examine(self, block: bytes) -> Examined:
+        """Judge the rows of a chunk: lines, without a last newline."""
+        rows = decode.read(block)
+        count = len(rows.records)
         # The sieve knows texts, neither patches nor places: such rows are looked at one by one.
         good = {} if self._singly else self._good(rows)
-        suspects = set(range(len(lines))) - good.keys()
-        stopped, squeezed = self._sieve.suspects(good, forms)
+        suspects = set(range(count)) - good.keys() if len(good) < count else set[int]()
+        stopped, squeezed = self._sieve.suspects(good, rows)
         suspects |= stopped | self._contaminated(rows.records)
-        result = Examined(len(lines))
-        for number in sorted(suspects):
-            self._one(number, rows.records[number], lines[number], forms, result)
-        result.rows = b"\n".join(forms) + b"\n"
+        result = Examined(count, rows=rows.block)
+        if suspects:
+            self._each(sorted(suspects), rows, block, result)
         readable = {n: record for n, record in enumerate(rows.records) if record is not None}
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         clean = {n: r for n, r in readable.items() if n not in wrong} if wrong else readable
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
         result.open = not self._closed and any(record.keys() - self._names for record in clean.values())
-        result.keys = self._keys(clean, len(lines))
+        result.keys = self._keys(clean, count)
         if self._refers:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
@@ -115,16 +116,24 @@ class Examiner:
         result.edges = self._spread.edges(seen, plane)
         return result
 
+    def _each(self, numbers: Sequence[int], rows: decode.Rows, block: bytes, result: Examined) -> None:
+        """Look at some rows one by one; what is taken out of them changes the lines of the result."""
+        lines, forms, changes = block.split(b"\n"), rows.forms, False
+        for number in numbers:
+            changes |= self._one(number, rows.records[number], lines[number], forms, result)
+        if changes:
+            result.rows = b"\n".join(forms) + b"\n"
+
     def _contaminated(self, records: Sequence[dict[str, Any] | None]) -> set[int]:
         return set(self._contamination.rows([record or {} for record in records])) if self._contamination else set()
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
         """Return the records that fit the schema and are within their bounds: all at once, or else one by one."""
         records = {n: record for n, record in enumerate(rows.records) if record is not None}
-        every = list(records.values())
-        if max(map(len, rows.forms), default=0) <= MAX_NODES and self._all_fit(every):
+        if rows.longest <= MAX_NODES and self._all_fit(list(records.values())):
             return records
-        return {n: record for n, record in records.items() if self._fits(record, rows.forms[n])}
+        forms = rows.forms
+        return {n: record for n, record in records.items() if self._fits(record, forms[n])}
 
     def _all_fit(self, records: Sequence[dict[str, Any]]) -> bool:
         try:
@@ -145,38 +154,51 @@ class Examiner:
 
     def _one(
         self, number: int, record: dict[str, Any] | None, line: bytes, forms: list[bytes], result: Examined
-    ) -> None:
+    ) -> bool:
+        """Look at one row; tell whether something was taken out of its form."""
         reasons = objections(Candidate(record=record, size=len(line)), self._checks)
         if not reasons:
-            return
+            return False
         action = self.output.findings.get("pii")
         if record is not None and action == "redact" and all(reason.check == Pii.name for reason in reasons):
             changed = _redacted(record)
             reasons = objections(Candidate(record=changed, size=len(line)), self._checks)
             if not reasons:
                 forms[number] = decode.canonical_row(changed)
-                reasons = [Reason(check=Pii.name, code="CSM-W013", pointer="", excerpt=REDACTED)]
+                result.reasons[number] = [Reason(check=Pii.name, code="CSM-W013", pointer="", excerpt=REDACTED)]
+                return True
         result.reasons[number] = reasons
+        return False
 
     def _keys(self, clean: Mapping[int, Mapping[str, Any]], count: int) -> bytes:
         fields = self.output.unique
         if not fields:
             return b""
-        keys = [bytes(KEY_BYTES)] * count
-        values = [[[record[name]] if name in record else [] for name in fields] for record in clean.values()]
-        for number, key in zip(clean, keys_of(values), strict=True):
-            keys[number] = key
-        return b"".join(keys)
+        keys = np.zeros((count, 2), dtype=np.int64)
+        keys[list(clean)] = keys_of(list(clean.values()), fields)
+        return keys.tobytes()
 
 
-def keys_of(rows: Sequence[Sequence[Sequence[Any]]]) -> Iterator[bytes]:
-    """Yield what stands for the values of unique fields: equal for equal values, whatever way a number is written.
+def keys_of(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return what stands for the values of unique fields of each record: two numbers that are equal for equal values.
 
-    Of each row, and of each field: its value, or nothing.
+    They are hashes, whose key Python draws when a process starts; workers are forks, and have that of customs.
     """
-    kinds = set(map(type, chain.from_iterable(chain.from_iterable(rows))))
-    forms = _lines(rows).split(b"\n")[:-1] if kinds <= _PLAIN else map(canonical, rows)
-    return (hashlib.blake2b(form, digest_size=KEY_BYTES).digest() for form in forms)
+    forms = _keys_as_written(records, fields)
+    both = (map(hash, forms), (hash(b"2" + form) for form in forms))
+    return np.stack([np.fromiter(part, dtype=np.int64, count=len(forms)) for part in both], axis=1)
+
+
+def _keys_as_written(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[bytes]:
+    """Return the values of unique fields as JSON, whatever way a number was written; and what fields are absent."""
+    of = itemgetter(*fields)
+    try:
+        values = list(map(of, records))
+    except KeyError:
+        there = [{name: record[name] for name in fields if name in record} for record in records]
+        return [canonical(of(few)) if len(few) == len(fields) else b"-" + canonical(few) for few in there]
+    plain = set(map(type, values if len(fields) == 1 else chain.from_iterable(values))) <= _PLAIN
+    return _lines(values).split(b"\n")[:-1] if plain else list(map(canonical, values))
 
 
 def _named(record: Mapping[str, Any], fields: Sequence[str]) -> list[str]:

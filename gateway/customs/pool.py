@@ -6,12 +6,12 @@ for the other to read; when one dies, customs dies.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
 
@@ -22,18 +22,22 @@ B = TypeVar("B")
 Map = Callable[[Iterable[A]], Iterator[tuple[A, B]]]
 
 
-def alone(work: Callable[[A], B]) -> Map[A, B]:
+Work = Callable[[int, A], B]
+"""What is done with a chunk, by a worker that has this number: from 0 on."""
+
+
+def alone(work: Work[A, B]) -> Map[A, B]:
     """Return what applies `work` to chunks in this process."""
-    return lambda items: ((item, work(item)) for item in items)
+    return lambda items: ((item, work(0, item)) for item in items)
 
 
 @contextmanager
-def workers(work: Callable[[A], B], count: int) -> Iterator[Map[A, B]]:
+def workers(work: Work[A, B], count: int) -> Iterator[Map[A, B]]:
     """Start `count` workers; inside the context the map that is given applies `work` in them."""
     children: list[tuple[int, Connection]] = []
     try:
-        for _ in range(count):
-            children.append(_start(work, [connection for _, connection in children]))
+        for number in range(count):
+            children.append(_start(partial(work, number), [connection for _, connection in children]))
         yield lambda items: _spread([connection for _, connection in children], items)
     finally:
         for pid, connection in children:
@@ -80,7 +84,6 @@ def _start(work: Callable[[A], B], others: list[Connection]) -> tuple[int, Conne
     try:
         for connection in (mine, *others):
             connection.close()
-        gc.disable()  # rows have no cycles, and looking for them takes as long as reading them
         _serve(work, theirs)
     finally:
         os._exit(1)

@@ -25,7 +25,7 @@ from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
 from gateway.customs.scan.values import needles
 from gateway.customs.settle import Settlement
-from gateway.customs.spool import Spool
+from gateway.customs.spool import Kept, Spool
 from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import EventWriter
@@ -33,6 +33,7 @@ from policies.plan import Output
 from policies.probes import read_probes
 from policies.slices import Birth, CustomsSlice
 
+Found = tuple[Examined, Kept]
 PROBES = "probes"
 SMALL = 4 << 20
 """Bytes up to which one process is faster than starting others."""
@@ -50,11 +51,11 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
         name: examiner(tightened(output, birth.facts), known, mark_key, _probes(output, folder / PROBES))
         for name, output in outputs.items()
     }
-    work = partial(_examine, examiners)
-    cores = len(os.sched_getaffinity(0))
-    with Spool(out) as spool:
+    cores = 1 if intake.size <= SMALL else len(os.sched_getaffinity(0))
+    with Spool(out, cores) as spool:
+        work = partial(_examine, examiners, spool)
         settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
-        if intake.size <= SMALL or cores < 2:
+        if cores == 1:
             _take(alone(work), intake.chunks(), spool, settled)
         else:
             with workers(work, cores) as many:
@@ -84,13 +85,15 @@ def _probes(output: Output, folder: Path) -> dict[str, str]:
     return probes
 
 
-def _examine(examiners: Mapping[str, Examiner], chunk: Chunk) -> Examined:
-    return examiners[chunk.output].examine(chunk.lines)
+def _examine(examiners: Mapping[str, Examiner], spool: Spool, worker: int, chunk: Chunk) -> Found:
+    examined = examiners[chunk.output].examine(chunk.block)
+    kept, examined.rows = spool.keep(worker, examined.rows), b""
+    return examined, kept
 
 
-def _take(over: Map[Chunk, Examined], chunks: Iterator[Chunk], spool: Spool, settled: Mapping[str, Settlement]) -> None:
-    for chunk, examined in over(chunks):
-        spool.add(chunk, examined)
+def _take(over: Map[Chunk, Found], chunks: Iterator[Chunk], spool: Spool, settled: Mapping[str, Settlement]) -> None:
+    for chunk, (examined, kept) in over(chunks):
+        spool.add(chunk, examined, kept)
         settled[chunk.output].add(chunk, examined)
 
 

@@ -135,13 +135,17 @@ def _repeated(keys: object, rows: int) -> npt.NDArray[np.int64]:
         halves, numbers = [], []
         keys.seek(0)  # type: ignore[attr-defined]
         for first in range(0, rows, _BLOCK_ROWS):
-            block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=">u8").reshape(-1, 2)  # type: ignore[attr-defined]
+            block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=np.uint64).reshape(-1, 2)  # type: ignore[attr-defined]
             mine = (block[:, 0] | block[:, 1]) != 0
             if bits:
                 mine &= (block[:, 0] >> np.uint64(64 - bits)) == part
             halves.append(block[mine])
             numbers.append(np.flatnonzero(mine) + first)
-        pairs, order = np.concatenate(halves or [np.zeros((0, 2))]), np.concatenate(numbers or [np.zeros(0, np.int64)])
+        pairs = np.concatenate(halves or [np.zeros((0, 2), np.uint64)])
+        order = np.concatenate(numbers or [np.zeros(0, np.int64)])
+        ranks = np.sort(pairs[:, 0])
+        again = np.isin(pairs[:, 0], ranks[1:][ranks[1:] == ranks[:-1]])  # few, so that few are put in order
+        pairs, order = pairs[again], order[again]
         ranked = np.lexsort((order, pairs[:, 1], pairs[:, 0]))
         same = (pairs[ranked[1:]] == pairs[ranked[:-1]]).all(axis=1)
         found.append(order[ranked[1:][same]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from gateway.customs.scan.plane import squeeze
 from gateway.customs.scan.values import Needle
@@ -59,16 +60,20 @@ class Spreads:
             return None
         edges = Edges()
         columns = _columns(records)
-        plane = _downwards(squeezed, len(columns.names)) if squeezed is not None and columns.even else None
-        if plane is None:
+        cells = _cells(squeezed, len(records), len(columns.names)) if squeezed is not None and columns.even else None
+        if cells is not None:
+            plane = _ROW.join(map(b"".join, cells)) + _ROW
+        else:
             joined = planes.joined([_text(columns.values(name)) for name in columns.names])
             plane = planes.squeezed(planes.unhidden(planes.folded(joined)))
         hit = self._patterns.rows(plane)["needles"]
         for number, name in enumerate(columns.names):
             if number in hit:
                 edges.found += self._within(_pieces(columns.down(name)))
-            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name))))
-            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name))))[::-1]
+            down = cells[number] if cells is not None else repeat(None)
+            up = reversed(cells[number]) if cells is not None else repeat(None)
+            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name), down)))
+            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name), up)))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -98,6 +103,8 @@ class Spreads:
         """Yield what stands in the pieces together and in no piece alone; with a `border`, only over that."""
         listed = list(pieces)
         whole = "".join(text for _, text in listed)
+        if not self._patterns.rows(whole.encode() + _ROW):
+            return
         for name, part in self._parts:
             start = whole.find(part)
             while start >= 0:
@@ -160,12 +167,10 @@ def _columns(records: Mapping[int, Mapping[str, object]]) -> _Even | _Uneven:
     return _Uneven(records)
 
 
-def _downwards(squeezed: bytes, count: int) -> bytes | None:
-    """Turn a plane of rows into one of columns; None where a text has a mark in it, so that they cannot be told."""
+def _cells(squeezed: bytes, rows: int, columns: int) -> list[list[bytes]] | None:
+    """Return the cells of each column of a plane of rows; None where a text has a mark in it, so that none can tell."""
     cells = squeezed.removesuffix(_ROW).replace(_ROW, _TEXT).split(_TEXT)
-    if squeezed.count(_TEXT) != squeezed.count(_ROW) * (count - 1):
-        return None
-    return _ROW.join(b"".join(cells[number::count]) for number in range(count)) + _ROW
+    return [cells[number::columns] for number in range(columns)] if len(cells) == rows * columns else None
 
 
 def _text(values: Sequence[object]) -> str:
@@ -175,10 +180,13 @@ def _text(values: Sequence[object]) -> str:
         return "".join(map(str, values))
 
 
-def _pieces(column: Iterable[tuple[int, object]]) -> Iterator[Piece]:
-    for row, value in column:
-        if type(value) in (str, int, float) and (text := squeeze(str(value))):
-            yield row, text
+def _pieces(column: Iterable[Cell], squeezed: Iterable[bytes | None] = repeat(None)) -> Iterator[Piece]:
+    """Yield the texts of a column. `squeezed`: of each cell, where that is known; it is the same where all is ASCII."""
+    for (row, value), known in zip(column, squeezed, strict=False):
+        if type(value) in (str, int, float):
+            whole = str(value)
+            if text := known.decode() if known is not None and whole.isascii() else squeeze(whole):
+                yield row, text
 
 
 def _rows(pieces: Sequence[Piece], start: int, end: int) -> Iterator[int]:

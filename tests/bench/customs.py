@@ -196,10 +196,11 @@ def _pieces(lines: list[bytes]) -> None:
     }
     probes = {f"p:{n}": f"Question {n}: how many of {n * 7919} boats carry {n} barrels of fish?" for n in range(1000)}
     known = needles(SECRETS)
+    blocks = [b"\n".join(lines[n : n + CHUNK_ROWS]) for n in range(0, len(lines), CHUNK_ROWS)]
     for name, changes in steps.items():
         output = _output(**changes)
         work = examiner(output, known if "secrets" in output.scan else [], b"k", probes if "probes" in name else {})
-        seconds = _timed(lambda: [work.examine(lines[n : n + CHUNK_ROWS]) for n in range(0, len(lines), CHUNK_ROWS)])  # noqa: B023  # noqa: E501
+        seconds = _timed(lambda: [work.examine(block) for block in blocks])  # noqa: B023
         print(f"  {name:22} {size / seconds:7.1f} MB/CPU s  {seconds / len(lines) * 1e6:5.2f} µs a row")
 
 

@@ -95,7 +95,7 @@ def main(count: int) -> None:
     reasons: Counter[tuple[str, str]] = Counter()
     samples: dict[tuple[str, str], str] = {}
     for first in range(0, len(lines), CHUNK_ROWS):
-        for number, found in work.examine(lines[first : first + CHUNK_ROWS]).reasons.items():
+        for number, found in work.examine(b"\n".join(lines[first : first + CHUNK_ROWS])).reasons.items():
             checks.update({reason.check for reason in found})
             for reason in found:
                 key = (reason.check, re.sub(r", \d+ characters.*", "", reason.excerpt))

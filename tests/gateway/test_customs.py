@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.customs.chain import rows
+from gateway.customs.intake import CHUNK_ROWS
 from policies.canonical import canonical, digest
 from policies.errors import CasemateError
 from policies.plan import Bound, Candidate, Distribution, Plan
@@ -453,6 +454,21 @@ def test_a_row_that_is_held_takes_no_other_along_but_a_rejected_one_takes_all(tm
     broken = one(tmp_path / "broken", [hidden, fine, {"prompt": "x", "score": 99}], **changes)
     assert [line["verdict"] for line in broken.lines("verdicts.jsonl")] == ["reject"] * 3
     assert (broken.declaration().written, broken.declaration().held) == ([], [])
+
+
+def test_values_are_the_same_however_the_rows_around_them_look(tmp_path: Path) -> None:
+    """Keys of a chunk are made in one of three ways; what is equal is equal in all of them."""
+    schema = {"type": "object", "properties": {"a": {}, "b": {}}, "additionalProperties": False}
+    plain = [{"a": 1, "b": "x"}, {"a": 2, "b": "ü"}]
+    ways = [plain, [*plain, {"a": 1.5, "b": None}], [*plain, {"a": 1}, {"b": 1}, {}]]
+    rows: list[dict[str, Any]] = []
+    for number, way in enumerate(ways):
+        rows += [*way, *({"a": n, "b": number} for n in range(CHUNK_ROWS - len(way)))]
+    changes: dict[str, Any] = {"schema": schema, "bounds": {}, "unique": ["a", "b"], "per_run": 9 * CHUNK_ROWS}
+    judged = one(tmp_path, [*rows, {"a": 1.0, "b": "x"}], **changes)
+    assert judged.code == 0, judged.error
+    twice = [n for n, line in enumerate(judged.lines("verdicts.jsonl")) if line["verdict"] != "accept"]
+    assert twice == [CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS, 2 * CHUNK_ROWS + 1, 3 * CHUNK_ROWS]
 
 
 def test_large_rows_are_unique_too(tmp_path: Path) -> None:

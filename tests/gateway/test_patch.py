@@ -54,7 +54,7 @@ def change(path: str = "a.txt", hunk: str = "@@ -1 +1 @@\n-one\n+two\n", head: s
 def against(record: dict[str, Any], wanted: Output | None = None) -> list[tuple[str, str]]:
     """Return what customs has against a proposal, each with its code."""
     judge = examiner(wanted or output(), needles({"hub": SECRET}), b"k" * 32)
-    found = judge.examine([canonical(record)])
+    found = judge.examine(canonical(record))
     return [(reason.code, reason.excerpt) for reason in found.reasons.get(0, [])]
 
 
@@ -209,8 +209,8 @@ def test_a_person_may_decide_over_protected_paths_and_over_nothing_else() -> Non
     judge = examiner(held, [], b"k" * 32)
     rows = [FORBIDDEN["a workflow"], FORBIDDEN["an executable"]]
     lines = [canonical({"title": "A change", "patch": row}) for row in rows]
-    assert not judge.examine(lines[:1]).rejects
-    assert judge.examine(lines[1:]).rejects
+    assert not judge.examine(b"\n".join(lines[:1])).rejects
+    assert judge.examine(b"\n".join(lines[1:])).rejects
 
 
 def test_only_paths_of_the_plan_may_be_changed() -> None:

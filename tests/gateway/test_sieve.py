@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import random
+import re
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,9 +42,13 @@ CHECKS = list(checks_for(OUTPUT, SCANNER, b"k"))
 SIEVE = Sieve(ALL, secret_rules(), NEEDLES, None)
 
 
+def joined(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join(lines)
+
+
 def suspects(records: Sequence[Mapping[str, Any]], sieve: Sieve = SIEVE) -> set[int]:
-    rows = read([orjson.dumps(record) for record in records])
-    return sieve.suspects({n: record for n, record in enumerate(rows.records) if record is not None}, rows.forms)[0]
+    rows = read(joined([orjson.dumps(record) for record in records]))
+    return sieve.suspects({n: record for n, record in enumerate(rows.records) if record is not None}, rows)[0]
 
 
 def objected(record: dict[str, Any]) -> bool:
@@ -145,9 +152,9 @@ _records = st.dictionaries(
 @given(records=st.lists(_records, min_size=1, max_size=4))
 def test_the_sieve_stops_whatever_a_check_objects_to(records: list[dict[str, Any]]) -> None:
     lines = [orjson.dumps(record) for record in records if all(abs(n) < 2**53 for n in _numbers(record))]
-    rows = read(lines)
+    rows = read(joined(lines))
     readable = {n: record for n, record in enumerate(rows.records) if record is not None}
-    stopped, _ = SIEVE.suspects(readable, rows.forms)
+    stopped, _ = SIEVE.suspects(readable, rows)
     for number, record in readable.items():
         assert number in stopped or not objected(record), record
 
@@ -173,6 +180,22 @@ def test_what_looks_personal_is_stopped(rule: pii.Rule) -> None:
             found += 1
             assert sieve.rows(planes.folded(f"x {match.group()} y" + planes.ROW))["pii"] == {0}, match.group()
     assert found
+
+
+@given(text=st.one_of(*(st.from_regex(re.compile(pattern, re.ASCII)) for pattern in pii.SIEVE)))
+def test_what_could_be_personal_has_a_lead(text: str) -> None:
+    assert any(re.search(lead, text, re.ASCII) for lead in pii.LEADS)
+
+
+def test_no_letter_that_looks_like_ascii_is_left_out_of_the_table() -> None:
+    missed = []
+    for code in set(range(0x80, sys.maxunicode + 1)).difference(*planes._LOOKED_AT):
+        char = chr(code)
+        category = unicodedata.category(char)
+        stands_alone = category in {"Lo", "Cn", "Co", "Cs"} and not unicodedata.decomposition(char)
+        if not stands_alone and planes._ascii(char, category) != planes.OTHER:
+            missed.append(hex(code))
+    assert missed == []
 
 
 PERSONAL = [
@@ -205,7 +228,7 @@ def test_personal_data_is_found_and_can_be_taken_out(text: str) -> None:
     assert list(pii.kinds(pii.redacted(record["a"]))) == []
     lines = [orjson.dumps(record)]
     redacting = make_output(schema=OPEN, scan=ALL, bounds={}, unique=[], findings={"pii": "redact"})
-    examined = examiner(redacting, [], b"k").examine(lines)
+    examined = examiner(redacting, [], b"k").examine(joined(lines))
     assert text.encode() not in examined.rows
     assert [reason.excerpt for reason in examined.reasons[0]] == ["redacted"]
 
@@ -408,6 +431,30 @@ SECOND_READINGS = [
     b'{"a":01}',
     b"{'a':1}",
     b'{"a":1}\x1e',
+    b'{"a":1}{"b":{"c":1}',
+    b'{"a":1} {"b":2}',
+    b'{"a":\x0b1}',
+    b'{"a":"\x01"}',
+    b'{"a":"\t"}',
+    b'{"a":"\\x41"}',
+    b'{"a":"\\ud800\\u0041"}',
+    b'{"a":"\\udc00\\ud800"}',
+    b'{"a":"\xed\xa0\x80"}',
+    b'{"a":"\xc0\xae"}',
+    b'{"a":1.}',
+    b'{"a":.5}',
+    b'{"a":+1}',
+    b'{"a":-}',
+    b'{"a":1e}',
+    b'{"a":0x1}',
+    b'{"a":Infinity}',
+    b'{"a":true1}',
+    b'{"a":1,}',
+    b'{"a":[1,]}',
+    b'{"a" 1}',
+    b"{a:1}",
+    b"{1:1}",
+    b'{"a":1/**/}',
     b'{"a":"' + b"x" * MAX_RECORD + b'"}',
 ]
 
@@ -415,8 +462,46 @@ SECOND_READINGS = [
 @pytest.mark.parametrize("line", SECOND_READINGS, ids=lambda line: repr(line[:30]))
 def test_a_line_with_a_second_reading_is_no_record_alone_or_among_others(line: bytes) -> None:
     good = [b'{"a":1,"b":"two"}', b'{"b": "x\\"y\\":z", "a": 1.0}', b'{"a":"\\\\"}']
-    assert read([line]).records == [None]
-    assert [record is None for record in read([*good, line, *good]).records] == [False] * 3 + [True] + [False] * 3
+    assert read(line).records == [None]
+    among = [record is None for record in read(joined([*good, line, *good])).records]
+    assert among == [False] * 3 + [True] + [False] * 3
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"a":1}{"b":{"c":1}', b'{"d":1}}'],
+        [b'{"a":1}{"b":2}', b'{"c":', b"3}"],
+        [b'{"a":{', b'}}{"b":1}'],
+        [b'{"a":1},{"b":{}', b'{"c":2}'],
+        [b'{"a":[{}', b"{}]}"],
+        [b'{"a":"}', b'{"}{"b":1}'],
+        [b"{}{}", b'{"a":{"b":1}', b"}"],
+        [b'{"a":1} ', b' {"b":2}{}'],
+    ],
+    ids=repr,
+)
+def test_a_record_is_one_line_and_a_line_one_record(lines: list[bytes]) -> None:
+    good = b'{"a":1}'
+    for before, after in (([], []), ([good], [good] * 2)):
+        wanted = [one(line) for line in (*before, *lines, *after)]
+        assert read(joined([*before, *lines, *after])).records == wanted
+
+
+def one(line: bytes) -> object:
+    try:
+        record = strict_loads(line)
+    except StrictJsonError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+@given(st.data())
+def test_lines_that_are_cut_and_mixed_are_read_as_each_is_alone(data: st.DataObject) -> None:
+    parts = st.sampled_from([b"{", b"}", b'{"a":', b'"b":', b"[", b"]", b",", b'"', b"1", b" ", b'{"c":{}}', b"\\"])
+    line = st.lists(parts, min_size=1, max_size=6).map(b"".join) | st.just(b'{"a":1}')
+    lines = data.draw(st.lists(line, min_size=1, max_size=4))
+    assert read(joined(lines)).records == [one(line) for line in lines]
 
 
 _json = st.recursive(
@@ -437,14 +522,14 @@ _json = st.recursive(
 )
 def test_every_record_is_read_back(record: dict[str, Any], pretty: bool) -> None:
     line = orjson.dumps(record, option=orjson.OPT_INDENT_2).replace(b"\n", b" ") if pretty else canonical(record)
-    rows = read([b"{}", line])
+    rows = read(joined([b"{}", line]))
     assert rows.records[1] == record
     assert orjson.loads(rows.forms[1]) == record
 
 
 @given(data=st.binary(max_size=300))
 def test_whatever_is_read_the_strict_parser_reads_too(data: bytes) -> None:
-    record = read([data]).records[0]
+    record = read(data.replace(b"\n", b" ")).records[0]
     try:
         strict = strict_loads(data)
     except StrictJsonError:
@@ -461,7 +546,7 @@ def test_many_rows_in_chunks_are_what_they_are_alone() -> None:
     ]
     records = [random.choice(pool) for _ in range(400)]
     lines = [orjson.dumps(record) for record in records]
-    together = examiner(OUTPUT, NEEDLES, b"k").examine(lines).reasons
+    together = examiner(OUTPUT, NEEDLES, b"k").examine(joined(lines)).reasons
     alone = {n: r for n, line in enumerate(lines) if (r := examiner_once(line))}
     assert {n: [x.code for x in r] for n, r in together.items()} == {n: [x.code for x in r] for n, r in alone.items()}
 
@@ -470,7 +555,7 @@ ONE = examiner(OUTPUT, NEEDLES, b"k")
 
 
 def examiner_once(line: bytes) -> Any:
-    return ONE.examine([line]).reasons.get(0)
+    return ONE.examine(line).reasons.get(0)
 
 
 def test_patterns_of_a_check_are_in_its_sieve() -> None:

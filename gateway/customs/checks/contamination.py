@@ -34,7 +34,7 @@ class Contamination:
     name = "contamination"
 
     def __init__(self, probes: Mapping[str, str], *, flat: bool = False) -> None:
-        self._texts = planes.flat_values_of if flat else planes.values_of
+        self._flat = flat
         self._short: dict[int, list[tuple[Codes, str]]] = {}
         windows, places = [np.zeros(0, np.uint64)], list[str]()
         for where, text in probes.items():
@@ -53,7 +53,7 @@ class Contamination:
 
     def rows(self, records: Sequence[Mapping[str, object]]) -> dict[int, str]:
         """Return which of some records hold a probe, and which one."""
-        plane, found = _folded(planes.joined([self._texts(record) for record in records])), dict[int, str]()
+        plane, found = _folded(planes.plane_of(records, flat=self._flat)), dict[int, str]()
         ends = np.flatnonzero(plane == _END)
         for window, known in ((WINDOW, self._long), (LEAST, self._brief)):
             for place, value in known.places(plane, window):

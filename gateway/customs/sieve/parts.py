@@ -10,7 +10,10 @@ import numpy.typing as npt
 from gateway.customs.scan.values import PIECE
 from gateway.customs.sieve import planes
 
-Codes = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+_BASE = 37
+_DIGITS = np.zeros(256, dtype=np.int32)
+_DIGITS[list(b"0123456789abcdefghijklmnopqrstuvwxyz")] = range(1, _BASE)
 _MARKS = (planes.ROW + planes.TEXT).encode()
 _SHORT = 400
 """Characters of a secret up to which all of its parts are kept; of a longer one, none is made beforehand."""
@@ -29,9 +32,9 @@ class Parts:
             for start in range(len(value))
             for end in range(start + PIECE, len(value) + 1)
         }
-        self._begins = np.zeros(1 << 21, dtype=np.bool_)
+        self._begins = np.zeros(_BASE**3, dtype=np.bool_)
         for value in data:
-            codes = np.frombuffer(value, dtype=np.uint8).astype(np.int32)
+            codes = np.frombuffer(value, dtype=np.uint8)
             self._begins[_code(codes[:-2], codes[1:-1], codes[2:])] = True
 
     def rows(self, squeezed: bytes) -> set[int]:
@@ -43,7 +46,7 @@ class Parts:
         starts = np.concatenate(([0], ends[:-1] + 1))
         enough = ends - starts >= PIECE
         starts, ends = starts[enough], ends[enough]
-        likely = self._begins[_code(*(plane[starts + offset].astype(np.int32) for offset in range(3)))]
+        likely = self._begins[_code(plane[starts], plane[starts + 1], plane[starts + 2])]
         places = [
             end for start, end in zip(starts[likely], ends[likely], strict=True) if self._has(squeezed[start:end])
         ]
@@ -57,5 +60,5 @@ class Parts:
         return text in self._all or any(text in value for value in self._long)
 
 
-def _code(one: Codes, two: Codes, three: Codes) -> Codes:
-    return (one << 14) | (two << 7) | three
+def _code(one: Bytes, two: Bytes, three: Bytes) -> npt.NDArray[np.int32]:
+    return (_DIGITS[one] * _BASE + _DIGITS[two]) * _BASE + _DIGITS[three]

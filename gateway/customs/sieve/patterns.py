@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import hyperscan
@@ -30,15 +30,21 @@ class Patterns:
     def __bool__(self) -> bool:
         return self._database is not None
 
-    def rows(self, plane: bytes) -> Mapping[str, set[int]]:
-        """Return the rows of a plane in which a pattern of a group matches, by group."""
+    def rows(self, plane: bytes, mark: bytes = planes.ROW.encode()) -> Mapping[str, set[int]]:
+        """Return the rows of a plane, each ended by a mark, in which a pattern of a group matches, by group."""
         ends: defaultdict[int, list[int]] = defaultdict(list)
         if self._database is not None:
             self._database.scan(plane, match_event_handler=_keep, context=ends)
         found: defaultdict[str, set[int]] = defaultdict(set)
         for number, places in ends.items():
-            found[self._names[number]] |= planes.rows_at(plane, places)
+            found[self._names[number]] |= planes.rows_at(plane, places, mark)
         return found
+
+    def among(self, plane: bytes, rows: Collection[int]) -> set[int]:
+        """Return those of some rows of a plane in which a pattern matches."""
+        few = sorted(rows)
+        found = self.rows(planes.only(plane, few)) if few else {}
+        return {few[number] for hits in found.values() for number in hits}
 
 
 def literals(words: Iterable[str]) -> Sequence[str]:

@@ -14,16 +14,19 @@ from gateway.customs.checks import links, pii, unicode
 from gateway.customs.scan.layers import ExhaustedError, Layers
 from gateway.customs.scan.values import Needle
 from gateway.customs.sieve import planes
+from gateway.customs.sieve.decode import Rows
 from gateway.customs.sieve.parts import Parts
 from gateway.customs.sieve.patterns import Patterns, literals
 from policies.secret_rules import SecretRules
 
-_RUN: Final = r"(?:^|[^A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24}"
+_RUN: Final = r"[A-Za-z0-9+/_-]{24}"
+_HEX: Final = r"(?:[0-9a-fA-F]{2}[ :,-]{1,2}(?:0x|\\x)?){7}[0-9a-fA-F]{2}"
+_HEX_LEAD: Final = r"[0-9a-fx]{16}"
+"""Bytes written as numbers; and what is left of them in a squeezed plane, where it costs little to look."""
 _ENCODED: Final = (
     r"%[0-9A-Fa-f]{2}",
     r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-7]{3})",
     r"&(?:#[0-9xX]|[A-Za-z]{2})",
-    r"(?:[0-9a-fA-F]{2}[ :,-]{1,2}(?:0x|\\x)?){7}[0-9a-fA-F]{2}",
     r"0x[0-9a-fA-F]{2}",
 )
 _CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
@@ -45,38 +48,39 @@ class Sieve:
         *,
         flat: bool = False,
     ) -> None:
-        self._texts = planes.flat_values_of if flat else planes.values_of
+        self._flat = flat
         words = [word for rule in rules.rules for word in rule.names]
         self._keys = names is None
         self._pairs = names is None or any(word in name.lower() for word in words for name in names)
         self._unicode = "unicode" in scans
         tokens = [rule.pattern for rule in rules.rules]
-        parts: dict[str, Sequence[str]] = {"pii": pii.SIEVE, "links": links.SIEVE}
+        parts: dict[str, Sequence[str]] = {"pii": pii.LEADS, "links": links.SIEVE}
         parts["unicode"] = (_CONTROLS,)
         asked = {name: patterns for name, patterns in parts.items() if name in scans}
         self._whole = Patterns({"tokens": tokens, "encoded": _ENCODED, **asked})
         self._glued = Patterns({"tokens": tokens, "run": [_RUN]})
         self._characters = Patterns({"unicode": unicode.SIEVE})
+        self._personal, self._hex = Patterns({"pii": pii.SIEVE}), Patterns({"hex": [_HEX]})
+        self._hex_leads = Patterns({"hex": [_HEX_LEAD]})
         self._needles = Patterns({"needles": literals(part for needle in needles for part in needle.squeezed)})
         odd = [part for needle in needles for word in needle.exact for part in (word, word[::-1])]
         whole = [rf"(?:^|[^A-Za-z0-9]){re.escape(n.word)}[^A-Za-z0-9]" for n in needles if n.word]
         self._exact = Patterns({"exact": [*literals(odd), *whole]})
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
-    def suspects(self, records: Mapping[int, Mapping[str, object]], forms: Sequence[bytes]) -> tuple[set[int], bytes]:
-        """Return the numbers of the rows that must be checked, of `records` by their number in the chunk.
+    def suspects(self, records: Mapping[int, Mapping[str, object]], rows: Rows) -> tuple[set[int], bytes]:
+        """Return the numbers of the rows that must be checked, of `records` by their number in the chunk `rows`.
 
         And the squeezed plane of their values, `TEXT` between them.
         """
-        numbers = list(records)
-        values = [self._texts(record) for record in records.values()]
-        pairs = [planes.pairs_of(records[n]) for n in numbers] if self._pairs else values
-        beside = planes.joined(values)
-        whole = planes.joined(pairs) if self._pairs else beside
+        numbers, every = list(records), list(records.values())
+        beside = planes.plane_of(every, flat=self._flat)
+        whole = planes.joined([planes.pairs_of(record) for record in every]) if self._pairs else beside
         apart = planes.folded(beside)
         folded = planes.folded(whole) if self._pairs else apart
         first = self._whole.rows(folded)
-        found = set[int]().union(*(rows for name, rows in first.items() if name != "encoded"))
+        found = set[int]().union(*(first[name] for name in ("tokens", "links", "unicode")))
+        found |= self._personal.among(folded, first["pii"])
         glued = apart.replace(_TEXT, b"")
         second = self._glued.rows(glued)
         tight = planes.squeezed(planes.unhidden(apart), keep=_ROW + _TEXT)
@@ -84,16 +88,19 @@ class Sieve:
         found |= self._needles.rows(tight.replace(_TEXT, b""))["needles"] if self._needles else set()
         found |= self._odd(whole) | self._odd(beside.replace(planes.TEXT, "")) if self._exact else set()
         wrapped = first["encoded"] | second["run"]
+        wrapped |= self._hex.among(folded, self._hex_leads.rows(tight)["hex"])
         if self._keys:
-            found |= self._anything(planes.joined([planes.keys_of(records[n]) for n in numbers]))
-            found |= self._anything(whole) | self._parts.rows(planes.squeezed(folded, keep=_ROW + _TEXT))
+            found |= self._anything(planes.joined([planes.keys_of(record) for record in every]))
+            squeezed = planes.squeezed(folded, keep=_ROW + _TEXT)
+            found |= self._anything(whole) | self._parts.rows(squeezed)
             wrapped |= self._glued.rows(folded)["run"]
+            wrapped |= self._hex.among(folded, self._hex_leads.rows(squeezed)["hex"])
         if self._unicode and not whole.isascii():
             found |= self._characters.rows(whole.encode("utf-8", "replace"))["unicode"]
-        found |= self._wrapped(sorted(wrapped), pairs, values)
+        found |= self._wrapped({row: every[row] for row in sorted(wrapped)})
         suspects = {numbers[row] for row in found}
-        if self._unicode and _ESCAPED in b"".join(forms):  # marks of rows and texts do not show in a plane
-            suspects |= {n for n in numbers if _ESCAPED in forms[n]}
+        if self._unicode and _ESCAPED in rows.block:  # marks of rows and texts do not show in a plane
+            suspects |= {n for n, form in enumerate(rows.forms) if n in records and _ESCAPED in form}
         return suspects, tight
 
     def _hidden(self, folded: bytes, whole: str) -> set[int]:
@@ -117,15 +124,16 @@ class Sieve:
         folded = planes.folded(plane)
         return self._whole.rows(folded)["tokens"] | self._hidden(folded, plane) | self._values(folded, plane)
 
-    def _wrapped(self, candidates: Sequence[int], pairs: Sequence[str], values: Sequence[str]) -> set[int]:
+    def _wrapped(self, candidates: Mapping[int, Mapping[str, object]]) -> set[int]:
         """Return the rows in which something is found that was encoded, or that unwraps for too long."""
         found: set[int] = set()
         rows: list[int] = []
         decoded: list[str] = []
-        for row in candidates:
-            layers = Layers()
+        for row, record in candidates.items():
+            layers, values = Layers(), planes.values_of(record)
+            pairs = planes.pairs_of(record) if self._pairs else values
             try:
-                for text in (*pairs[row].split(planes.TEXT), values[row].replace(planes.TEXT, "")):
+                for text in (*pairs.split(planes.TEXT), values.replace(planes.TEXT, "")):
                     pieces = [piece for piece, _ in layers.of(text)]
                     rows += [row] * len(pieces)
                     decoded += pieces
