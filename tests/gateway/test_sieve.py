@@ -395,13 +395,17 @@ def test_honest_text_is_no_link(text: str) -> None:
     assert list(Links(OUTPUT).broken(text)) == []
 
 
+CLOSING = ("Fixes #12", "closes: org/repo#3", "fix#12", "merges #3", "Closing issue #4", "implements: group/app#5")
+"""Of GitHub, Pagure and GitLab."""
+
+
 def test_mentions_and_closing_words_count_at_a_forge() -> None:
     forge = Links(msgspec.structs.replace(OUTPUT, sink="git"))
-    for text in ("ping @torvalds now", "Fixes #12", "closes: org/repo#3", "@org/team look"):
+    for text in (*CLOSING, "ping @torvalds now", "@org/team look"):
         assert list(forge.broken(text)), text
         assert list(Links(OUTPUT).broken(text)) == []
         assert suspects([{"k": text}]) == {0}
-    assert list(forge.broken("use @property and fix 12 bugs, mail a@example.com")) == ["mention"]
+    assert list(forge.broken("use @property and fix 12 bugs, merge 3 (see #4), mail a@example.com")) == ["mention"]
 
 
 SECOND_READINGS = [

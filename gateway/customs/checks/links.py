@@ -28,7 +28,9 @@ _FORMULA: Final = re.compile(
 _ESCAPE: Final = re.compile("[\x1b\x9b]")
 _MENTION: Final = re.compile(r"(?<![\w.@/`-])@[A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[\w.-]{1,60})?(?![\w@.-]*\()")
 _CLOSING: Final = re.compile(
-    r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\s*:?\s+(?:[\w.-]+/[\w.-]+)?#\d+", re.IGNORECASE
+    r"\b(?:clos(?:e[sd]?|ing)|fix(?:e[sd]|ing)?|resolv(?:e[sd]?|ing)|implement(?:s|ed|ing)?|merge[sd]?)"
+    r"\s*:?\s*(?:issues?\s+)?(?:[\w.-]+/[\w.-]+)?#\d+",
+    re.IGNORECASE,
 )
 _SCHEMES: Final = frozenset({"ftp", "http", "https", "ws", "wss"})
 """Schemes of which a browser expects a host, however the rest is written."""
