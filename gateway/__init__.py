@@ -17,6 +17,6 @@ Reading order:
 7. `customs/checks/` - one pure rule a file, ordered by `checks/registry.py`; `customs/scan/` finds secrets.
 8. `customs/judge.py`, `customs/dataset.py`, `customs/run.py` - verdicts, the sink, and the order of it all.
 9. `customs/sinks/run.py` - who applies, in a container of its own; one file a sink. For a repository:
-   `customs/patch.py` (pure), then `commits.py`, `plumbing.py`, `forges.py` and `git.py` there.
+   `customs/patch.py` (pure), then `commits.py`, `plumbing.py`, `forges/` and `git.py` there.
 10. `start.py`, `__main__.py` - how both are born.
 """

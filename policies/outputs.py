@@ -61,7 +61,7 @@ class Approvers(Frozen, frozen=True, kw_only=True):
 class PullRequest(Frozen, frozen=True, kw_only=True):
     """How a branch is proposed: at the REST API `api` of a forge, for its `project`."""
 
-    forge: Literal["github", "gitlab", "gitea"]
+    forge: Literal["github", "gitlab", "gitea", "pagure"]
     api: str
     project: str
     labels: list[str]

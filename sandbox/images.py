@@ -113,7 +113,12 @@ TEST_POSTGRES = ImageSpec(
     "casemate/test-postgres", "test-postgres", debian=("python3", "ca-certificates", "postgresql")
 )
 TEST_MLFLOW = ImageSpec("casemate/test-mlflow", "agent-python", lock="test-mlflow", parent=BASE.name)
-"""Servers of the tests' own outside: the database that Debian ships, and a model registry."""
+TEST_PAGURE = ImageSpec(
+    "casemate/test-pagure",
+    "test-pagure",
+    debian=("python3", "ca-certificates", "pagure", "redis-server", "gunicorn"),
+)
+"""Servers of the tests' own outside: the database and the forge that Debian ships, and a model registry."""
 GIT = ImageSpec("casemate/git", "trusted", lock="git", rooms=("policies", "gateway"), parent=BASE_GIT.name)
 """Who applies to a repository: customs' room without what judges rows, and git."""
 BENCH = ImageSpec(

@@ -60,6 +60,8 @@ def _repository_problems(output: dict[str, Any]) -> Iterator[str]:
         places.append(pull["api"])
         if f"/{pull['project']}" != re.sub(r"https://[^/]+|\.git\Z", "", places[0]).rstrip("/"):
             yield "pull requests for another project than the repository's"
+        if pull["forge"] == "pagure" and (pull["labels"] or pull["draft"]):
+            yield "labels or drafts, which Pagure does not have"
     for place in places:
         found = re.fullmatch(_HTTPS, place)
         if found is None or {".", ".."} & set(found.group(3).split("/")):

@@ -19,7 +19,7 @@ IMAGE = "casemate/git"
 PREFIX = "casemate/"
 AUTHOR = "Casemate <casemate@noreply.invalid>"
 USER = "x-access-token"
-"""Who a token is sent as where nothing else is said; the forges look at the token alone."""
+"""Who a token is sent as where nothing else is said; most forges look at the token alone."""
 
 
 def repository(sink: SinkSpec) -> Repository | None:

@@ -61,6 +61,6 @@ class SinkSpec(_Typed, frozen=True, kw_only=True):
 def api_of(repository: str, pull_request: PullRequestSpec) -> str:
     """Return the REST API of a forge: as it is given, or where the forge has it on the host of a repository."""
     host = urlsplit(repository).netloc
-    paths = {"github": "/api/v3", "gitlab": "/api/v4", "gitea": "/api/v1"}
+    paths = {"github": "/api/v3", "gitlab": "/api/v4", "gitea": "/api/v1", "pagure": "/api/0"}
     known = "https://api.github.com" if host == "github.com" else f"https://{host}{paths[pull_request.forge]}"
     return (pull_request.api or known).rstrip("/")

@@ -30,9 +30,11 @@ from sandbox.log import RunLog
 from sandbox.sink_run import reached
 from sandbox.store import Store
 from sandbox.writes import State
-from tests.forge import PROPOSALS, SINK, forge
+from tests.forge import PROPOSALS, SINK, Forge, forge
 from tests.lab import PROPOSE, ROW_SCHEMA, Lab
 from tests.outside_lab import OutsideLab
+from tests.pagure import SINK as PAGURE
+from tests.pagure import Pagure, pagure
 
 SECRET = f"canary-{uuid.uuid4().hex}"
 ROWS: list[dict[str, Any]] = [{"text": "one", "n": 1}, {"text": "two"}]
@@ -309,17 +311,30 @@ def mlflow(lab: Lab) -> Iterator[World]:
 
 @contextmanager
 def repository(lab: Lab) -> Iterator[World]:
-    """A git repository, and the pull requests of a forge."""
-    head = "diff --git a/{0}.md b/{0}.md\nnew file mode 100644\n--- /dev/null\n+++ b/{0}.md\n@@ -0,0 +1 @@\n+x\n"
+    """A git repository, and the pull requests of a forge, whose API is ours."""
     with forge(lab, SECRET) as server:
-        yield World(
-            sink=SINK,
-            there=server.there,
-            empty=server.empty,
-            outside=server.outside,
-            rows=[{"title": name, "patch": head.format(name)} for name in ("one", "two")],
-            schema=PROPOSALS,
-        )
+        yield proposing(SINK, server)
+
+
+@contextmanager
+def real_forge(lab: Lab) -> Iterator[World]:
+    """A project at Pagure."""
+    with pagure(lab, SECRET) as server:
+        yield proposing(PAGURE, server)
+
+
+def proposing(sink: dict[str, Any], server: Forge | Pagure, secret: str = SECRET) -> World:
+    """Return a world where two files are proposed."""
+    head = "diff --git a/{0}.md b/{0}.md\nnew file mode 100644\n--- /dev/null\n+++ b/{0}.md\n@@ -0,0 +1 @@\n+x\n"
+    return World(
+        sink=sink,
+        there=server.there,
+        empty=server.empty,
+        outside=server.outside,
+        secret=secret,
+        rows=[{"title": name, "patch": head.format(name)} for name in ("one", "two")],
+        schema=PROPOSALS,
+    )
 
 
 WORLDS: dict[str, Callable[[Lab], Any]] = {
@@ -329,6 +344,7 @@ WORLDS: dict[str, Callable[[Lab], Any]] = {
     "postgres": postgres,
     "mlflow": mlflow,
     "git": repository,
+    "pagure": real_forge,
     "http idempotent": lambda lab: http(lab, "idempotent"),
     "http": lambda lab: http(lab, "once"),
     "mcp": remote_tool,

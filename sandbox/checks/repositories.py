@@ -11,11 +11,11 @@ from sandbox.checks.sinks import url_finding
 from sandbox.checks.subject import Subject
 from sandbox.findings import Finding
 from sandbox.repositories import BRANCH, GLOB, PREFIX, project_of
-from sandbox.sink_spec import SinkSpec, api_of
+from sandbox.sink_spec import PullRequestSpec, SinkSpec, api_of
 
 _AUTHOR = re.compile(r"[^<>@\x00-\x1f\x7f]{1,100} <[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,200}>")
 _USER = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_PROJECT = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+")
+_PROJECT = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _FIELDS = {"title", "body", "patch"}
 
 
@@ -68,9 +68,25 @@ def _pull_request(subject: Subject, sink: SinkSpec, *where: str) -> Iterator[Fin
     if spec is None:
         return
     yield from url_finding(subject, api_of(sink.repository or "", spec), ("https",), *where, "pull_request")
-    if not _PROJECT.fullmatch(project) or (spec.forge != "gitlab" and project.count("/") != 1):
+    depths = {"gitlab": range(1, 20), "pagure": range(2)}.get(spec.forge, range(1, 2))
+    if not _PROJECT.fullmatch(project) or project.count("/") not in depths:
         message = f"the path of the repository is no project of {spec.forge}"
         yield subject.finding("CSM-C049", message, *where, "repository")
+    if spec.forge == "pagure":
+        yield from _pagure(subject, sink, spec, *where)
+
+
+def _pagure(subject: Subject, sink: SinkSpec, spec: PullRequestSpec, *where: str) -> Iterator[Finding]:
+    """What a program cannot ask of Pagure, or without which Pagure takes nothing of it."""
+    if sink.user is None:
+        message, hint = "Pagure takes a token only with the name of its owner", "say `user: NAME`"
+        yield subject.finding("CSM-C049", message, *where, "pull_request", "forge", hint=hint)
+    if spec.labels:
+        message, hint = "Pagure has no way to attach labels but its pages", "leave `labels` out"
+        yield subject.finding("CSM-C049", message, *where, "pull_request", "labels", hint=hint)
+    if spec.draft:
+        message, hint = "Pagure knows no drafts: anybody who may can merge it", "leave `draft` out"
+        yield subject.finding("CSM-C049", message, *where, "pull_request", "draft", hint=hint)
 
 
 def _proposes(schema: object) -> bool:

@@ -162,8 +162,12 @@ def _patches(random: Random, output: dict[str, Any]) -> None:
         sink["patch"] = {"files": random.randint(1, 99), "paths": ["docs/**", "*.md"], "protected": "hold"}
         sink["patch"] |= {"unprotected": ["docs/.x"], "executable": True}
     if random.random() < 0.7:
-        sink["pull_request"] = {"forge": random.choice(["github", "gitlab", "gitea"]), "labels": ["bot"]}
-        sink["pull_request"] |= random.choice([{}, {"draft": True}, {"api": "https://api.example.com/v9"}])
+        sink["pull_request"] = {"forge": random.choice(["github", "gitlab", "gitea", "pagure"])}
+        if sink["pull_request"]["forge"] == "pagure":
+            sink["user"] = "bot"
+        else:
+            sink["pull_request"] |= {"labels": ["bot"]} | random.choice([{}, {"draft": True}])
+        sink["pull_request"] |= random.choice([{}, {"api": "https://api.example.com/v9"}])
 
 
 def _rule(random: Random, host: str) -> dict[str, Any]:

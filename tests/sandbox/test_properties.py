@@ -131,6 +131,7 @@ def mutations() -> list[tuple[str, Any]]:
     found += [("outputs/0/git/author", "A <b>"), ("outputs/0/git/user", "a:b"), ("outputs/0/git/email", "x\n")]
     found += [("outputs/0/git", None), ("outputs/0/git/pull_request/project", "acme/other")]
     found += [("outputs/0/git/pull_request/api", "http://git.example.com")]
+    found += [("outputs/0/git/pull_request/forge", "pagure")]  # the labels of another are nothing to it
     places = (
         "http://git.example.com/a/b",
         "https://u:p@git.example.com/a/b",

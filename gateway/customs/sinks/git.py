@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from gateway.customs.sinks.commits import Proposal, commit, proposals
-from gateway.customs.sinks.forges import FORGES, Forge, ForgeFailed, Pull
+from gateway.customs.sinks.forges import FORGES
+from gateway.customs.sinks.forges.base import Forge, ForgeFailed, Pull
 from gateway.customs.sinks.plumbing import GitFailed, Plumbing, opened
 from gateway.customs.sinks.web import client
 from policies.canonical import canonical
@@ -55,8 +56,9 @@ class GitSink:
         self._door = root / "doors" / sink_door(output.name)
         self._forge: Forge | None = None
         if (pull := output.git.pull_request) is not None:
-            client_of = partial(client, output, secret, trust, root, api_door(output.name))
-            self._forge = FORGES[pull.forge](pull, client_of)
+            forge = FORGES[pull.forge]
+            client_of = partial(client, output, secret, trust, root, api_door(output.name), forge.scheme)
+            self._forge = forge(pull, output.git.user, client_of)
 
     def find(self, batch: Batch) -> str | None:
         """Return the receipt of a batch of which every proposal is there as a whole."""
@@ -119,10 +121,7 @@ class GitSink:
         return {branch: found[ref] for branch, ref in zip(branches, refs, strict=True) if ref in found}
 
     def _pulls(self, wanted: Sequence[Proposal]) -> dict[str, Pull]:
-        if self._forge is None:
-            return {}
-        found = {proposal.branch: self._forge.find(proposal.branch, self._git.base) for proposal in wanted}
-        return {branch: pull for branch, pull in found.items() if pull is not None}
+        return self._forge.find([proposal.branch for proposal in wanted], self._git.base) if self._forge else {}
 
     def _there(self, plumbing: Plumbing, wanted: Sequence[Proposal], pulls: Mapping[str, Pull]) -> dict[str, str]:
         """Return the commits of branches that are there: each must be the one that we would make on its parent.
