@@ -37,7 +37,7 @@ def review(run: str, output: str | None, as_json: bool) -> int:
     shown = [(one, _signed(home, run, one)) for _, one in _reviews(home, run, output)]
     if as_json:
         documents = [
-            {"output": one.output, "rows": one.rows, "digest": one.digest, "lines": one.lines, **signed}
+            {"output": one.output, "rows": one.rows, "digest": one.digest, "lines": list(one.change), **signed}
             for one, signed in shown
         ]
         say_json(documents)
@@ -141,7 +141,7 @@ def _reviews(home: Store, run: str, output: str | None, *, approves: bool | None
 
 
 def _show(shown: Review) -> None:
-    for line in shown.lines:
+    for line in shown.change:
         say(line)
     say(f"{shown.output}: {shown.rows} rows wait (?), digest {shown.digest}")
 

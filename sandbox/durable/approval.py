@@ -8,20 +8,20 @@ customs once more, which compares them with what was approved, and are applied l
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from policies.canonical import digest, digest_of
+from policies.canonical import digest_of
 from policies.errors import CasemateError
-from policies.events import clean
 from policies.plan import Output, Plan
 from policies.vocabulary import EventName, ExitCode
 from sandbox import apply
 from sandbox.applying import ACCEPTED
+from sandbox.archives import digest_of_file
+from sandbox.durable.change import Change
 from sandbox.log import RunEvent, read_events
 from sandbox.placing import place_of
 from sandbox.store import Store
@@ -33,12 +33,12 @@ EXPIRES = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What waits of one output: the lines that are shown, and the digest that a decision is bound to."""
+    """What waits of one output: the change whose lines are shown, and the digest that a decision is bound to."""
 
     output: str
     rows: int
     judged: datetime
-    lines: tuple[str, ...]
+    change: Iterable[str]
     digest: str
 
 
@@ -62,25 +62,29 @@ def waiting(store: Store, run: str, output: str | None = None, begun: State = St
 def review(folder: Path, plan: Plan, write: Write) -> Review:
     """Show what would change in the sink; raise CSM-W018 when the rows are not those that customs held."""
     output = next(output for output in plan.outputs if output.name == write.output)
-    held = (folder / write.file).read_bytes()
-    if digest(held) != write.digest:
+    held = folder / write.file
+    if digest_of_file(held) != write.digest:
         raise void(write.output, "the rows that wait are not those that customs held")
-    declared = apply.judged(folder)
-    written = next((item for item in declared.written if item.output == write.output), None)
+    written = next((item for item in apply.judged(folder).written if item.output == write.output), None)
     before = _before(Path(write.root), output, write.run)
     bound = {
         "run": write.run,
         "output": write.output,
         "held": write.digest,
         "accepted": written.digest if written else None,
-        "before": digest(before) if before is not None else None,
+        "before": digest_of_file(before) if before is not None else None,
     }
-    accepted = (folder / ACCEPTED / written.file).read_bytes() if written and output.format != "parquet" else b""
     return Review(
         output=write.output,
         rows=write.rows,
         judged=judged_at(read_events(folder)),
-        lines=tuple(_diff(output, before, accepted, held, written.rows if written else 0)),
+        change=Change(
+            output=output,
+            before=before,
+            accepted=folder / ACCEPTED / written.file if written else None,
+            held=held,
+            count=written.rows if written else 0,
+        ),
         digest=digest_of(bound),
     )
 
@@ -115,42 +119,9 @@ def void(output: str, why: str) -> CasemateError:
     return CasemateError("CSM-W018", why, place=f"output {output}", hint=hint, exit_code=ExitCode.REFUSED)
 
 
-def _before(root: Path, output: Output, run: str) -> bytes | None:
+def _before(root: Path, output: Output, run: str) -> Path | None:
+    """Return the file in the place that a decision would write to, where there is one that can be read."""
     if output.sink not in ("dataset", "file"):
         return None
-    try:
-        return (root / place_of(output, run)).read_bytes()
-    except OSError:
-        return None
-
-
-def _diff(output: Output, before: bytes | None, accepted: bytes, held: bytes, count: int) -> Iterator[str]:
-    """Yield what goes and what comes, line by line, with every character that could hide made visible."""
-    place = output.path or output.target.get("repository") or output.sink
-    yield f"{output.name}: {place}"
-    if output.format == "parquet":
-        yield f"  {'replaces the file that is there' if before is not None else 'no file is there'}; {count} rows pass"
-        before = None
-    coming = Counter([*accepted.splitlines(), *held.splitlines()])
-    for line in (before or b"").splitlines():
-        if coming[line]:
-            coming[line] -= 1
-        else:
-            yield f"- {_visible(line)}"
-    for mark, rows in (("+", accepted), ("?", held)):
-        for row in rows.splitlines():
-            yield from (f"{mark} {_visible(line)}" for line in _read(output, row))
-
-
-def _read(output: Output, row: bytes) -> list[bytes]:
-    """Return a row as people read it: a proposal for a repository line by line, each with the name of its field."""
-    if output.git is None:
-        return [row]
-    fields: dict[str, str] = json.loads(row)
-    names = [name for name in ("title", "body", "patch") if name in fields]
-    return [f"{name}: {line}".encode() for name in names for line in fields[name].split("\n")]
-
-
-def _visible(line: bytes) -> str:
-    text = line.decode(errors="replace")
-    return clean(text, 10 * len(text) + 1)  # nothing is cut off
+    path = root / place_of(output, run)
+    return path if os.access(path, os.R_OK) and path.is_file() else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.vocabulary import EventName, ExitCode, Outcome
-from sandbox.durable.approval import EXPIRES, Review, _diff, check_decision, judged_at
+from sandbox.durable.approval import EXPIRES, Review, check_decision, judged_at
+from sandbox.durable.change import Change
 from sandbox.durable.outcome import decided_of
 from sandbox.log import RunEvent
 from sandbox.repositories import repository
@@ -20,7 +23,7 @@ from tests.plans import SHA, plan
 from tests.sandbox.durable.test_account import event
 
 JUDGED = datetime(2026, 11, 21, 12, tzinfo=UTC)
-SHOWN = Review(output="rows", rows=2, judged=JUDGED, lines=("? {}",), digest=SHA)
+SHOWN = Review(output="rows", rows=2, judged=JUDGED, change=("? {}",), digest=SHA)
 SECOND = timedelta(seconds=1)
 
 
@@ -40,11 +43,12 @@ def test_a_decision_over_something_else_is_void(approves: bool) -> None:
         check_decision(SHOWN, SHA[:-1], JUDGED, approves=approves)
 
 
-def test_a_patch_that_waits_is_shown_line_by_line_each_with_its_field() -> None:
+def test_a_patch_that_waits_is_shown_line_by_line_each_with_its_field(tmp_path: Path) -> None:
     git, where = repository(SinkSpec(kind="git", repository="r", base="main")), {"repository": "r"}
     sink = msgspec.structs.replace(plan().outputs[0], sink="git", path="", format="", git=git, target=where)
     row = {"title": "Say two", "body": "why\n? patch: +fake", "patch": "@@ -1 +1 @@\n-one\n+two\u202e\n"}
-    shown = list(_diff(sink, None, b"", canonical(row), 0))
+    (tmp_path / "held").write_bytes(canonical(row) + b"\n")
+    shown = list(Change(output=sink, before=None, accepted=None, held=tmp_path / "held", count=0))
     assert shown == [
         "rows: r",
         "? title: Say two",
@@ -55,6 +59,31 @@ def test_a_patch_that_waits_is_shown_line_by_line_each_with_its_field() -> None:
         "? patch: +two\\u{202e}",
         "? patch: ",
     ]
+
+
+def test_a_line_that_comes_as_often_as_it_was_there_is_not_shown_as_going(tmp_path: Path) -> None:
+    files = {"before": b"a\r\nb\na\na\nz", "accepted": b"a\nc\n", "held": b"a\nb\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    change = Change(output=plan().outputs[0], count=2, **{name: tmp_path / name for name in files})
+    assert list(change) == ["rows: out/rows.jsonl", "- a", "- z", "+ a", "+ c", "? a", "? b"]
+    assert list(change) == list(change), "it can be read again"
+
+
+def test_a_set_of_any_size_is_shown_in_little_memory(tmp_path: Path) -> None:
+    rows = 30_000
+    for name, first in (("before", 1), ("held", 0)):
+        lines = (f'{{"n":{n},"text":"{"x" * 200}"}}\n' for n in range(first, first + rows))
+        (tmp_path / name).write_text("".join(lines))
+    change = Change(
+        output=plan().outputs[0], before=tmp_path / "before", accepted=None, held=tmp_path / "held", count=0
+    )
+    tracemalloc.start()
+    gone = sum(line.startswith("- ") for line in change)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert gone == 1
+    assert peak < (tmp_path / "held").stat().st_size / 4
 
 
 def test_the_time_counts_from_the_log_and_no_decision_gives_more() -> None:
