@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,8 @@ from policies.writes import Reason
 QUOTA = "quota/"
 _PART_ROWS = 1 << 18
 """Keys that are compared at once, as they are spread evenly."""
-_BLOCK_ROWS = 1 << 18
+_MOST_BITS = 8
+"""For more rows than that many parts would take, the parts grow."""
 
 
 class Settlement:
@@ -39,6 +42,7 @@ class Settlement:
         self.values = SetValues(output, facts)
         self._whole: list[Reason] = []
         self._output, self._spreads, self._mark_key, self._left = output, Spreads(needles), mark_key, left
+        self._folder = folder
         self._keys = tempfile.TemporaryFile(dir=folder) if output.unique else None  # noqa: SIM115 - lives as long as this
         self._late: dict[int, Reason] = {}
         self._twice: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -74,7 +78,7 @@ class Settlement:
     def close(self) -> None:
         """Compare the keys, and the values with their history, when all chunks are there."""
         if self._keys is not None:
-            self._twice = _repeated(self._keys, self.rows)
+            self._twice = _repeated(self._keys, self.rows, self._folder)
             self._keys.close()
         for name, why in self.values.objections():
             self._whole.append(Reason(check="history", code="CSM-W014", pointer=pointer([name]), excerpt=why))
@@ -127,26 +131,36 @@ class Settlement:
         return bool(self._late or self._twice.size or self.rows > min(self._left, self._full))
 
 
-def _repeated(keys: object, rows: int) -> npt.NDArray[np.int64]:
+def _repeated(keys: IO[bytes], rows: int, folder: Path) -> npt.NDArray[np.int64]:
     """Return the rows whose key an earlier row has, in order. A key of zeros is none."""
-    found = []
-    bits = min((rows // _PART_ROWS).bit_length(), 16)
-    for part in range(1 << bits):
-        halves, numbers = [], []
-        keys.seek(0)  # type: ignore[attr-defined]
-        for first in range(0, rows, _BLOCK_ROWS):
-            block = np.frombuffer(keys.read(_BLOCK_ROWS * KEY_BYTES), dtype=np.uint64).reshape(-1, 2)  # type: ignore[attr-defined]
-            mine = (block[:, 0] | block[:, 1]) != 0
-            if bits:
-                mine &= (block[:, 0] >> np.uint64(64 - bits)) == part
-            halves.append(block[mine])
-            numbers.append(np.flatnonzero(mine) + first)
-        pairs = np.concatenate(halves or [np.zeros((0, 2), np.uint64)])
-        order = np.concatenate(numbers or [np.zeros(0, np.int64)])
-        ranks = np.sort(pairs[:, 0])
-        again = np.isin(pairs[:, 0], ranks[1:][ranks[1:] == ranks[:-1]])  # few, so that few are put in order
-        pairs, order = pairs[again], order[again]
-        ranked = np.lexsort((order, pairs[:, 1], pairs[:, 0]))
-        same = (pairs[ranked[1:]] == pairs[ranked[:-1]]).all(axis=1)
-        found.append(order[ranked[1:][same]])
-    return np.sort(np.concatenate(found)).astype(np.int64)
+    bits = min((rows // _PART_ROWS).bit_length(), _MOST_BITS)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(1 << bits)]
+        keys.seek(0)
+        for first in range(0, rows, _PART_ROWS):
+            _deal(np.frombuffer(keys.read(_PART_ROWS * KEY_BYTES), dtype=np.uint64).reshape(-1, 2), first, parts, bits)
+        found = [_again(part) for part in parts]
+    return np.sort(np.concatenate(found))
+
+
+def _deal(block: npt.NDArray[np.uint64], first: int, parts: Sequence[IO[bytes]], bits: int) -> None:
+    """Append keys, and the numbers of their rows, to the files of the parts that they belong to."""
+    numbered = np.column_stack((block, np.arange(first, first + len(block), dtype=np.uint64)))
+    numbered = numbered[(block != 0).any(axis=1)]
+    owners = (numbered[:, 0] & np.uint64((1 << bits) - 1)).astype(np.uint16)
+    numbered = numbered[np.argsort(owners, kind="stable")]
+    ends = np.cumsum(np.bincount(owners, minlength=len(parts)))
+    for part, mine in zip(parts, np.split(numbered, ends[:-1]), strict=True):
+        part.write(mine.tobytes())
+
+
+def _again(part: IO[bytes]) -> npt.NDArray[np.int64]:
+    """Return the rows of a part whose key an earlier one has."""
+    part.seek(0)
+    keys = np.frombuffer(part.read(), dtype=np.uint64).reshape(-1, 3)
+    ranks = np.sort(keys[:, 0])
+    keys = keys[np.isin(keys[:, 0], ranks[1:][ranks[1:] == ranks[:-1]])]  # few, so that few are put in order
+    keys = keys[np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0]))]
+    same = (keys[1:, :2] == keys[:-1, :2]).all(axis=1)
+    rows: npt.NDArray[np.int64] = keys[1:, 2][same].astype(np.int64)
+    return rows
