@@ -27,7 +27,8 @@ e2e: setup ## whole runs in real cells
 	$(BIN)/python -m pytest tests/e2e -m alone
 
 attack: setup ## attacks from inside a cell, each with its control
-	$(BIN)/python -m pytest tests/attack
+	$(BIN)/python -m pytest tests/attack -m "not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/attack -m alone
 
 bench: setup ## the compiler by size, the doors and the gateway beside others; ten minutes of fuzzing of the compiler and of each door
 	$(BIN)/python -m tests.bench.compiler

@@ -5,6 +5,7 @@ loopback; as a control everything goes straight to the outside, which refuses no
 """
 
 import collections
+import contextlib
 import http.client
 import json
 import os
@@ -110,6 +111,15 @@ def honest(times):
     return found
 
 
+def together(works):
+    """Do all of this at once, to its end."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def busy(seconds):
     """Ask a provider that is busy, from 16 threads, again and again without a pause; and one that is not, meanwhile."""
     until, statuses = time.monotonic() + seconds, collections.Counter()
@@ -165,11 +175,7 @@ def race(count):
         gate.wait()
         statuses[str(ask("calm"))] += 1
 
-    threads = [threading.Thread(target=one) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([one] * count)
     return statuses
 
 
@@ -182,15 +188,17 @@ def leave():
 
 
 def insist(seconds):
-    """Ask every half second; when, the status, and the code of a denial."""
-    began, found = time.monotonic(), []
-    while time.monotonic() < began + seconds:
+    """Ask every half second until a call is served after others were denied, `seconds` at most; status and code."""
+    until, found = time.monotonic() + seconds, []
+    while time.monotonic() < until:
         connection = llm()
         response = chat(connection, "calm")
         body = json.loads(response.read())
         found.append([response.status, body.get("error", {}).get("code")])
         print(json.dumps(found[-1]), flush=True)
         connection.close()
+        if found[-1][0] == 200 and any(status != 200 for status, _ in found):
+            break
         time.sleep(0.5)
     return found
 
@@ -234,22 +242,20 @@ def cheat():
 
 
 def half_open(count, seconds, host="127.0.0.1", ports=None):
-    """Open so many connections at each door, say half a head, and hold them; then drop them, and work honestly."""
-    found = {}
-    for name, port in (ports or DOORS).items():
-        wires, refused = [], 0
+    """Open so many connections at every door at once, say half a head, and hold them; drop them, and work honestly."""
+    found, ports = {}, ports or DOORS
+
+    def hold(name):
+        wires, said = [], 0
         for _ in range(count):
             wire = socket.socket()
             wire.setblocking(False)
-            wire.connect_ex((host, port))
+            wire.connect_ex((host, ports[name]))
             wires.append(wire)
         time.sleep(1)
-        said = 0
         for wire in wires:
-            try:
+            with contextlib.suppress(OSError):
                 said += wire.send(b"POST /x HTTP/1.1\r\nHost: ") > 0
-            except OSError:
-                refused += 1
         time.sleep(seconds)
         alive = 0
         for wire in wires:
@@ -260,10 +266,11 @@ def half_open(count, seconds, host="127.0.0.1", ports=None):
             except OSError:
                 pass
             wire.close()
-        found[name] = {"opened": said, "refused": refused, "alive": alive}
-        time.sleep(1)
-        found[name]["after"] = {"llm": ask("calm"), "egress": fetch(), "mcp": tools()} if not CONTROL else {}
-    return found
+        found[name] = {"opened": said, "alive": alive}
+
+    together([lambda name=name: hold(name) for name in ports])
+    time.sleep(1)
+    return {"doors": found, "after": {} if CONTROL else {"llm": ask("calm"), "egress": fetch(), "mcp": tools()}}
 
 
 def pump(port, head, filler, size, host="127.0.0.1"):

@@ -145,14 +145,14 @@ def denials(lab: Lab) -> int:
 def test_row_35_a_ledger_that_fails_denies(tmp_path: Path, outside: OutsideLab) -> None:
     """The test fills the disk of the ledger while the agent asks; then it makes room again."""
     lab = Lab(tmp_path)
-    process = lab.start(workflow(lab, outside, {"do": "insist", "seconds": 14}))
+    process = lab.start(workflow(lab, outside, {"do": "insist", "seconds": 60}))
     lab.await_event("llm.settled")
     llm = docker.from_env().containers.get(lab.container("llm"))
     code, said = llm.exec_run(["python3", "-c", FILL], user="10003:10000")
     assert (code, said) == (0, b"28\n")
-    until(lambda: denials(lab) >= 1, 10, "the full disk was not noticed")
+    until(lambda: denials(lab) >= 1, 30, "the full disk was not noticed")
     before, noticed = asked(outside.told, "calm"), denials(lab)
-    until(lambda: denials(lab) >= noticed + 3, 10, "no more denials")
+    until(lambda: denials(lab) >= noticed + 3, 30, "no more denials")
     assert asked(outside.told, "calm") == before, "calls were made that nobody counted"
     llm.exec_run(["python3", "-c", "import os; os.unlink('/state/full')"], user="10003:10000")
     result = lab.finish(process)

@@ -20,6 +20,8 @@ from tests.lab import Lab, Result
 from tests.outside_lab import OutsideLab
 
 HONEST = 12
+pytestmark = pytest.mark.alone
+"""How long the others wait, and how much memory grows, says something when nothing else runs."""
 
 
 @pytest.fixture(scope="module")
@@ -116,17 +118,18 @@ def test_row_37_an_upstream_of_a_byte_a_second_ends_with_the_stage(labs: tuple[L
 
 
 def test_row_37_a_thousand_half_open_connections_at_every_door(labs: tuple[Lab, Lab], outside: OutsideLab) -> None:
-    it = storm(labs, outside, {"do": "half_open", "count": 1000, "seconds": 12})
+    it = storm(labs, outside, {"do": "half_open", "count": 1000, "seconds": 18})
     assert it.attacker.exit_code == 0, it.attacker.agent_log()[-2000:]
-    for door, found in it.found.items():
+    assert it.found["doors"].keys() == {"egress", "llm", "mcp"}
+    for door, found in it.found["doors"].items():
         assert found["opened"] > 200, door  # it did knock
         # those in the house were shown out after ten seconds; who waits before it costs the trusted process nothing
         assert found["alive"] < 1000 - 200, door
-        assert found["after"] == {"llm": 200, "egress": 200, "mcp": 200}, door
+    assert it.found["after"] == {"llm": 200, "egress": 200, "mcp": 200}
     assert max(it.peaks.values()) < 48
     # control: a server without limits keeps them all
     effect = beside(outside, {"do": "half_open", "count": 1000, "seconds": 12, "host": WEB, "ports": {"sink": 8080}})
-    assert effect["sink"]["alive"] == 1000
+    assert effect["doors"]["sink"]["alive"] == 1000
 
 
 def test_row_37_a_large_body_and_a_large_head_at_every_door(labs: tuple[Lab, Lab], outside: OutsideLab) -> None:
