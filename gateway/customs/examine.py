@@ -97,8 +97,12 @@ class Examiner:
         # The sieve knows texts, neither patches nor places: such rows are looked at one by one.
         good = {} if self._singly else self._good(rows)
         suspects = set(range(count)) - good.keys() if len(good) < count else set[int]()
-        stopped, squeezed = self._sieve.suspects(good, rows)
-        suspects |= stopped | self._contaminated(rows.records)
+        sifted = self._sieve.sift(good, rows)
+        suspects |= sifted.suspects
+        if self._contamination is not None:
+            every = [record or {} for record in rows.records]
+            known = self._contamination.found(sifted.plane) if len(good) == count else self._contamination.rows(every)
+            suspects |= known.keys()
         result = Examined(count, rows=rows.block)
         if suspects:
             self._each(sorted(suspects), rows, block, result)
@@ -111,7 +115,7 @@ class Examiner:
         if self._refers:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
-        plane = squeezed if self._flat and len(good) == len(readable) else None
+        plane = sifted.squeezed if self._flat and len(good) == len(readable) else None
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
         result.edges = self._spread.edges(seen, plane)
         return result
@@ -123,9 +127,6 @@ class Examiner:
             changes |= self._one(number, rows.records[number], lines[number], forms, result)
         if changes:
             result.rows = b"\n".join(forms) + b"\n"
-
-    def _contaminated(self, records: Sequence[dict[str, Any] | None]) -> set[int]:
-        return set(self._contamination.rows([record or {} for record in records])) if self._contamination else set()
 
     def _good(self, rows: decode.Rows) -> dict[int, dict[str, Any]]:
         """Return the records that fit the schema and are within their bounds: all at once, or else one by one."""

@@ -29,7 +29,7 @@ from gateway.customs.intake import CHUNK_ROWS
 from gateway.customs.scan.values import needles
 from gateway.schema import Schema
 from policies.canonical import canonical, digest
-from policies.plan import Bound
+from policies.plan import Bound, Distribution, ProbeFile
 from policies.vocabulary import Component
 from policies.writes import GENESIS, Proposal, SetFile
 from tests.gateway.kit import birth, make_output, make_plan
@@ -61,6 +61,11 @@ TEXTS = {
     "ja": "古い港は川の河口にあり、毎朝、島々から魚や塩、手紙を運ぶ船がやって来る。",
     "py": "def total(rows: list[Row], start: int = 0) -> int:\n    return start + sum(row.count for row in rows if not row.deleted)\n",  # noqa: E501
 }
+
+
+SCORES = Distribution(n=10_000, mean=0.4995, sd=0.2887, nulls=0, centiles=[part / 100 for part in range(101)])
+HISTORY = Bound(min=0, max=1, sigma=4, anchor=SCORES)
+PROBES = [f"Question {n}: how many of {n * 7919} boats carry {n} barrels of fish?" for n in range(1000)]
 
 
 def rows(count: int) -> Iterator[bytes]:
@@ -105,20 +110,23 @@ def _write(root: Path, count: int) -> tuple[Path, int]:
 
 def _output(**changes: Any) -> Any:
     values: dict[str, Any] = {
-        "schema": SCHEMA, "bounds": {"score": Bound(min=0, max=1), "words": Bound(min=0, max=1000)}, "unique": ["id"],
+        "schema": SCHEMA, "bounds": {"score": HISTORY, "words": Bound(min=0, max=1000)}, "unique": ["id"],
         "scan": ["links", "pii", "secrets", "unicode"], "per_run": 10_000_000, "max_bytes": 1 << 40,
     }  # fmt: skip
     return make_output(**{**values, **changes})
 
 
 def _customs(root: Path, count: int, path: Path, cores: int) -> None:
-    plan = make_plan(_output())
+    probes = "\n".join(PROBES).encode()
+    plan = make_plan(_output(probes=[ProbeFile(path="probes.txt", digest=digest(probes))]))
     proposal = Proposal(
         seq=0, prev=GENESIS, id="draft-0", stage="draft", output="samples", record={}, file=SetFile(path="x")
     )
     line = canonical(msgspec.to_builtins(proposal))
     folder = root / f"run-{cores}"
     (folder / "in" / "sets").mkdir(parents=True)
+    (folder / "in" / "probes").mkdir()
+    (folder / "in" / "probes" / digest(probes).removeprefix("sha256:")).write_bytes(probes)
     (folder / "out").mkdir()
     (folder / "in" / "draft.jsonl").write_bytes(line + b"\n")
     os.link(path, folder / "in" / "sets" / "draft-0.jsonl")
@@ -187,14 +195,15 @@ def _pieces(lines: list[bytes]) -> None:
     size = sum(map(len, lines)) / 1e6
     steps: dict[str, dict[str, Any]] = {
         "decode, schema": {"scan": [], "bounds": {}, "unique": []},
-        "and bounds, unique": {"scan": []},
+        "and bounds, unique": {"scan": [], "bounds": {"score": Bound(min=0, max=1)}},
+        "and history": {"scan": []},
         "and secrets": {"scan": ["secrets"]},
         "and pii": {"scan": ["pii", "secrets"]},
         "and unicode": {"scan": ["pii", "secrets", "unicode"]},
         "and links": {},
         "and probes": {},
     }
-    probes = {f"p:{n}": f"Question {n}: how many of {n * 7919} boats carry {n} barrels of fish?" for n in range(1000)}
+    probes = {f"p:{n}": text for n, text in enumerate(PROBES)}
     known = needles(SECRETS)
     blocks = [b"\n".join(lines[n : n + CHUNK_ROWS]) for n in range(0, len(lines), CHUNK_ROWS)]
     for name, changes in steps.items():

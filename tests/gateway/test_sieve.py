@@ -48,7 +48,7 @@ def joined(lines: Sequence[bytes]) -> bytes:
 
 def suspects(records: Sequence[Mapping[str, Any]], sieve: Sieve = SIEVE) -> set[int]:
     rows = read(joined([orjson.dumps(record) for record in records]))
-    return sieve.suspects({n: record for n, record in enumerate(rows.records) if record is not None}, rows)[0]
+    return sieve.sift({n: record for n, record in enumerate(rows.records) if record is not None}, rows).suspects
 
 
 def objected(record: dict[str, Any]) -> bool:
@@ -154,7 +154,7 @@ def test_the_sieve_stops_whatever_a_check_objects_to(records: list[dict[str, Any
     lines = [orjson.dumps(record) for record in records if all(abs(n) < 2**53 for n in _numbers(record))]
     rows = read(joined(lines))
     readable = {n: record for n, record in enumerate(rows.records) if record is not None}
-    stopped, _ = SIEVE.suspects(readable, rows)
+    stopped = SIEVE.sift(readable, rows).suspects
     for number, record in readable.items():
         assert number in stopped or not objected(record), record
 

@@ -3,11 +3,15 @@
 Compared are letters and digits alone, folded in case, form and likeness, all texts of a row as one. A row is stopped
 when it shares `WINDOW` of them in a row with a probe, or holds the whole of a shorter one. Who says the same in other
 words is not found: that takes a reader.
+
+However a window lies in a probe, one of every `_STRIDE` runs of `LEAST` letters is whole in it. So these few runs are
+looked for, at all places of many rows at once, by tables of what their first, second and third eight letters could be;
+and only where all three could be is the text itself looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -20,32 +24,45 @@ from policies.probes import LEAST
 from policies.writes import Reason
 
 WINDOW = 50
-_END = ord(planes.ROW)
-_BITS = 22
+_STRIDE = WINDOW - LEAST + 1
+_EIGHT = 8
+"""Letters that are looked at as one number."""
 _STEP = 1 << 15
-_BASE = 0x9E3779B97F4A7C15
-Codes = npt.NDArray[np.uint32]
-Hashes = npt.NDArray[np.uint64]
+"""Places that are looked at together: as many as a processor keeps near."""
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_FEWEST_BITS, _MOST_BITS = 12, 24
+"""Of the index of a table; it has 32 places a run, if it can."""
+_END = planes.ROW.encode()
+_CLASSES = 127
+"""In how many a letter can be that is not of ASCII."""
+Numbers = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 
 
 class Contamination:
-    """Rejects rows with a probe in them (CSM-W022). `probes`: texts by where they stand; `flat`: see `Sieve`."""
+    """Rejects rows with a probe in them (CSM-W022). `probes`: texts by where they stand; `flat`: see `plane_of`."""
 
     name = "contamination"
 
     def __init__(self, probes: Mapping[str, str], *, flat: bool = False) -> None:
-        self._flat = flat
-        self._short: dict[int, list[tuple[Codes, str]]] = {}
-        windows, places = [np.zeros(0, np.uint64)], list[str]()
-        for where, text in probes.items():
-            codes = _folded(text)
-            if len(codes) >= WINDOW:
-                windows.append(_hashes(codes, WINDOW))
-                places += [where] * len(windows[-1])
-            elif len(codes) >= LEAST:
-                self._short.setdefault(int(_hashes(codes, LEAST)[0]), []).append((codes, where))
-        self._places: dict[int, str] = dict(zip(np.concatenate(windows).tolist(), places, strict=True))
-        self._long, self._brief = _Set(list(self._places)), _Set(list(self._short))
+        self._flat, self._names = flat, list(probes)
+        self._runs: set[bytes] = set()
+        self._short: dict[bytes, int] = {}
+        windows, owners = [0], [0]
+        for owner, text in enumerate(probes.values()):
+            letters = _letters(text)
+            if len(letters) >= WINDOW:
+                windows += [hash(letters[start : start + WINDOW]) for start in range(len(letters) - WINDOW + 1)]
+                owners += [owner] * (len(windows) - len(owners))
+                starts = range(0, len(letters) - LEAST + 1, _STRIDE)
+                self._runs |= {letters[start : start + LEAST] for start in starts}
+            elif len(letters) >= LEAST:
+                self._short.setdefault(letters, owner)
+                self._runs.add(letters[:LEAST])
+        self._lengths = sorted(set(map(len, self._short)))
+        order = np.argsort(np.array(windows, dtype=np.int64), kind="stable")
+        self._windows, self._owners = np.array(windows, dtype=np.int64)[order], np.array(owners)[order]
+        self._shift, self._likely = _tables(self._runs)
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
         for where in self.rows([candidate.record or {}]).values():
@@ -53,77 +70,87 @@ class Contamination:
 
     def rows(self, records: Sequence[Mapping[str, object]]) -> dict[int, str]:
         """Return which of some records hold a probe, and which one."""
-        plane, found = _folded(planes.plane_of(records, flat=self._flat)), dict[int, str]()
-        ends = np.flatnonzero(plane == _END)
-        for window, known in ((WINDOW, self._long), (LEAST, self._brief)):
-            for place, value in known.places(plane, window):
-                where = self._where(value, plane[place : place + WINDOW], window)
-                if where is not None:
-                    found.setdefault(int(np.searchsorted(ends, place)), where)
+        return self.found(planes.plane_of(records, flat=self._flat))
+
+    def found(self, plane: str) -> dict[int, str]:
+        """Return which rows of a plane hold a probe, and which one."""
+        letters = _letters(plane)
+        ends = np.flatnonzero(np.frombuffer(letters, dtype=np.uint8) == ord(_END))
+        found: dict[int, str] = {}
+        for place in self._places(letters):
+            row = int(np.searchsorted(ends, place))
+            if row not in found and (owner := self._owner(letters, place)) is not None:
+                found[row] = self._names[owner]
         return found
 
-    def _where(self, value: int, ahead: Codes, window: int) -> str | None:
-        if window == WINDOW:
-            return self._places[value]
-        found = (where for codes, where in self._short[value] if np.array_equal(ahead[: len(codes)], codes))
-        return next(found, None)
+    def _places(self, letters: bytes) -> list[int]:
+        """Return all places at which one of the runs could begin."""
+        count = len(letters) - LEAST + 1
+        if count < 1 or not self._runs:
+            return []
+        eights = _eights(letters)
+        found = []
+        for first in range(0, count, _STEP):
+            places = np.flatnonzero(self._could_be(0, eights[first : min(first + _STEP, count)])) + first
+            for part in range(1, LEAST // _EIGHT):
+                places = places[self._could_be(part, eights[places + part * _EIGHT])]
+            found += places.tolist()
+        return found
+
+    def _could_be(self, part: int, eights: Numbers) -> npt.NDArray[np.bool_]:
+        return self._likely[part].take(_index(eights, self._shift))
+
+    def _owner(self, letters: bytes, place: int) -> int | None:
+        """Return whose run is at a place, if enough of the probe is there."""
+        if letters[place : place + LEAST] not in self._runs:
+            return None
+        whole = (self._short.get(letters[place : place + length]) for length in self._lengths)
+        if (owner := next((owner for owner in whole if owner is not None), None)) is not None:
+            return owner
+        starts = range(max(place - _STRIDE + 1, 0), place + 1)
+        windows = np.array([hash(letters[start : start + WINDOW]) for start in starts], dtype=np.int64)
+        near = np.minimum(np.searchsorted(self._windows, windows), len(self._windows) - 1)
+        hits = np.flatnonzero(self._windows[near] == windows)
+        return int(self._owners[near[hits[0]]]) if len(hits) else None
 
 
-class _Set:
-    """Some numbers, by which many can be held against them at once."""
-
-    def __init__(self, values: Sequence[int]) -> None:
-        self._values = np.array(values, dtype=np.uint64)
-        self._likely = np.zeros(1 << _BITS, dtype=np.bool_)
-        self._likely[_top(self._values)] = True
-
-    def places(self, codes: Codes, window: int) -> Iterator[tuple[int, int]]:
-        """Yield where runs begin whose hash is in the set, and the hash; in parts that a processor keeps near."""
-        for first in range(0, len(codes) if len(self._values) else 0, _STEP):
-            hashes = _hashes(codes[first : first + _STEP + window - 1], window)
-            likely = np.flatnonzero(self._likely[_top(hashes)])
-            places = likely[np.isin(hashes[likely], self._values)] if len(likely) else likely
-            yield from zip((places + first).tolist(), hashes[places].tolist(), strict=True)
+def _tables(runs: set[bytes]) -> tuple[np.uint64, list[npt.NDArray[np.bool_]]]:
+    """Return by how much an index is shifted; and for each eight letters of the runs a table of what they could be."""
+    bits = min(max((32 * len(runs)).bit_length(), _FEWEST_BITS), _MOST_BITS)
+    shift, whole = np.uint64(64 - bits), b"".join(runs)
+    tables = []
+    for part in range(LEAST // _EIGHT):
+        table = np.zeros(1 << bits, dtype=np.bool_)
+        table[_index(np.frombuffer(whole, dtype=np.uint64)[part :: LEAST // _EIGHT], shift)] = True
+        tables.append(table)
+    return shift, tables
 
 
-def _top(values: Hashes) -> npt.NDArray[np.int64]:
-    return (values * np.uint64(_BASE) >> np.uint64(64 - _BITS)).astype(np.int64)
+def _index(eights: Numbers, shift: np.uint64) -> Places:
+    mixed: Numbers = eights * _MIX >> shift
+    return mixed.view(np.int64)
 
 
-def _folded(plane: str) -> Codes:
-    """Return the letters and digits of a plane, and the marks of its rows, as numbers."""
-    codes = _table()[np.frombuffer(plane.encode("utf-32-le", "replace"), dtype=np.uint32)]
-    seen: Codes = codes[codes != 0]
-    return seen
+def _eights(letters: bytes) -> Numbers:
+    """Return, for every place at which there are as many, the next eight letters as a number."""
+    return np.ndarray((len(letters) - _EIGHT + 1,), dtype=np.uint64, buffer=letters, strides=(1,))
+
+
+def _letters(plane: str) -> bytes:
+    """Return the letters and digits of a plane, and the marks of its rows, one byte each."""
+    codes = np.frombuffer(plane.encode("utf-32-le", "replace"), dtype=np.uint32)
+    return _table().take(codes.astype(np.int64)).tobytes().translate(None, b"\0")
 
 
 @cache
-def _table() -> npt.NDArray[np.uint32]:
+def _table() -> npt.NDArray[np.uint8]:
     """Return what each code point is taken for; 0 where it is left out. One that stands for several is the first."""
-    table = np.zeros(0x110000, dtype=np.uint32)
+    table = np.zeros(0x110000, dtype=np.uint8)
     for code in range(0x110000):
         char = chr(code)
         if char.isalnum():
             changes = not 0x3400 <= code < 0xF900 and code < 0x30000
-            table[code] = ord((squeeze(char) if changes else char)[:1] or "\0")
-    table[_END] = _END
+            letter = ord((squeeze(char) if changes else char)[:1] or "\0")
+            table[code] = letter if letter < 128 else 128 + letter % _CLASSES
+    table[ord(planes.ROW)] = ord(_END)
     return table
-
-
-def _hashes(codes: Codes, window: int) -> Hashes:
-    """Return the hash of every run of `window` characters: a polynomial modulo 2^64, by differences of prefix sums."""
-    if len(codes) < window:
-        return np.zeros(0, np.uint64)
-    powers, inverses = _powers(1 << (len(codes) + 1).bit_length())
-    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
-    np.cumsum(codes * powers[: len(codes)], out=sums[1:])
-    hashes: Hashes = (sums[window:] - sums[:-window]) * inverses[: len(codes) - window + 1]
-    return hashes
-
-
-@cache
-def _powers(count: int) -> tuple[Hashes, Hashes]:
-    base = np.full(count, _BASE, dtype=np.uint64)
-    inverse = np.full(count, pow(_BASE, -1, 1 << 64), dtype=np.uint64)
-    base[0] = inverse[0] = 1
-    return np.cumprod(base, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)

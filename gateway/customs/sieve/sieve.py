@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.customs.checks import links, pii, unicode
@@ -33,6 +34,15 @@ _CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
 _ESCAPED: Final = b"\\u00"
 _ROW: Final = planes.ROW.encode()
 _TEXT: Final = planes.TEXT.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """The numbers of the rows that must be checked; the plane of the values of all, and that plane squeezed."""
+
+    suspects: set[int]
+    plane: str
+    squeezed: bytes
 
 
 class Sieve:
@@ -68,11 +78,8 @@ class Sieve:
         self._exact = Patterns({"exact": [*literals(odd), *whole]})
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
-    def suspects(self, records: Mapping[int, Mapping[str, object]], rows: Rows) -> tuple[set[int], bytes]:
-        """Return the numbers of the rows that must be checked, of `records` by their number in the chunk `rows`.
-
-        And the squeezed plane of their values, `TEXT` between them.
-        """
+    def sift(self, records: Mapping[int, Mapping[str, object]], rows: Rows) -> Sifted:
+        """Look through some records, by their number in the chunk `rows`."""
         numbers, every = list(records), list(records.values())
         beside = planes.plane_of(every, flat=self._flat)
         whole = planes.joined([planes.pairs_of(record) for record in every]) if self._pairs else beside
@@ -101,7 +108,7 @@ class Sieve:
         suspects = {numbers[row] for row in found}
         if self._unicode and _ESCAPED in rows.block:  # marks of rows and texts do not show in a plane
             suspects |= {n for n, form in enumerate(rows.forms) if n in records and _ESCAPED in form}
-        return suspects, tight
+        return Sifted(suspects, beside, tight)
 
     def _hidden(self, folded: bytes, whole: str) -> set[int]:
         found = planes.rows_with(folded, planes.MANY)
