@@ -101,7 +101,8 @@ def judge(
     wanted = {f"{cell}.jsonl": buffers[cell] for cell in buffers if f"buffer/{cell}" in heads}
     driver.engine.put(lay.carrier.name, "/in", tar_of(wanted | kept_probes(folder)))
     taken = {f"{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
-    driver.engine.put_files(lay.carrier.name, "/in", taken)
+    if taken:
+        driver.engine.put_files(lay.carrier.name, "/in", taken)
     name = lay.customs.name
     driver.launch(lay.customs, Component.CUSTOMS, birth)
     driver.release(name)

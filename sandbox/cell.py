@@ -213,7 +213,8 @@ def load(driver: Driver, stage: Stage, cell: Cell, supplies: Supplies, folder: P
             carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
     if stage.tools:  # a place for what is mounted there
         carried[f"{PurePosixPath(RESULTS).name}/none"] = b""
-    put(cell.carrier.name, "/artifacts", tar_of(carried))
+    if carried:
+        put(cell.carrier.name, "/artifacts", tar_of(carried))
     put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **supplies.authorities}))
 
 

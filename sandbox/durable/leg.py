@@ -160,11 +160,12 @@ class Leg:
         recording = replay if replay is not None else apply.recorded(setting.folder)
         mine = {f"{name}.jsonl" for name in self._names}
         wanted = {name: content for name, content in recording.items() if name in mine}
-        archive = tar_of(wanted, uid=UIDS["llm"], gid=DOORS_GID, mode=0o640)
-        engine.put(self._lay.carrier.name, "/recording", archive)
+        if wanted:
+            archive = tar_of(wanted, uid=UIDS["llm"], gid=DOORS_GID, mode=0o640)
+            engine.put(self._lay.carrier.name, "/recording", archive)
         for spec in self._lay.models.values():
             driver.launch(spec)
-        for component, spec in self._lay.trusted.items():
+        for component, spec in reversed([*self._lay.trusted.items()]):  # who takes longest begins first
             start = driver.adopt if self._pooled else driver.launch
             start(spec, component, self._birth(component))
         driver.await_ready([s.name for s in (*self._lay.models.values(), *self._lay.trusted.values())])
