@@ -5,6 +5,8 @@
 PY ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# Tests start the program a thousand times: it is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := .venv/.stamp
 
 help: ## show the targets

@@ -138,7 +138,7 @@ print([ask(word) for word in ("one", "three")], flush=True)
 
 def test_what_was_paid_for_is_not_generated_twice(lab: Lab) -> None:
     limits = {**STAGE["limits"], "calls": 5}  # type: ignore[dict-item]  # as many as are asked: a sixth would be refused
-    path = lab.workflow(ASK.replace("HOLD", "20"), models=["teacher"], limits=limits, top=MODEL)
+    path = lab.workflow(ASK.replace("HOLD", "8"), models=["teacher"], limits=limits, top=MODEL)
     process = lab.start(path)
     for _ in range(3):
         lab.await_event("llm.settled")
