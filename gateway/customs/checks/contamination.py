@@ -11,6 +11,7 @@ and only where all three could be is the text itself looked at.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
@@ -48,20 +49,21 @@ class Contamination:
         self._flat, self._names = flat, list(probes)
         self._runs: set[bytes] = set()
         self._short: dict[bytes, int] = {}
-        windows, owners = [0], [0]
+        windows, counts = array("q", [0]), [1]  # one at least: what is looked for has a nearest
         for owner, text in enumerate(probes.values()):
             letters = _letters(text)
+            counts.append(max(len(letters) - WINDOW + 1, 0))
             if len(letters) >= WINDOW:
-                windows += [hash(letters[start : start + WINDOW]) for start in range(len(letters) - WINDOW + 1)]
-                owners += [owner] * (len(windows) - len(owners))
+                windows.extend(hash(letters[start : start + WINDOW]) for start in range(counts[-1]))
                 starts = range(0, len(letters) - LEAST + 1, _STRIDE)
                 self._runs |= {letters[start : start + LEAST] for start in starts}
             elif len(letters) >= LEAST:
                 self._short.setdefault(letters, owner)
                 self._runs.add(letters[:LEAST])
         self._lengths = sorted(set(map(len, self._short)))
-        order = np.argsort(np.array(windows, dtype=np.int64), kind="stable")
-        self._windows, self._owners = np.array(windows, dtype=np.int64)[order], np.array(owners)[order]
+        hashes, owners = np.frombuffer(windows, dtype=np.int64), np.repeat(np.arange(len(counts)) - 1, counts)
+        order = np.argsort(hashes, kind="stable")
+        self._windows, self._owners = hashes[order], owners[order]
         self._shift, self._likely = _tables(self._runs)
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
@@ -75,13 +77,14 @@ class Contamination:
     def found(self, plane: str) -> dict[int, str]:
         """Return which rows of a plane hold a probe, and which one."""
         letters = _letters(plane)
+        places = self._places(letters)
+        hits = [(place, owner) for place in places if (owner := self._owner(letters, place)) is not None]
+        if not hits:
+            return {}
         ends = np.flatnonzero(np.frombuffer(letters, dtype=np.uint8) == ord(_END))
-        found: dict[int, str] = {}
-        for place in self._places(letters):
-            row = int(np.searchsorted(ends, place))
-            if row not in found and (owner := self._owner(letters, place)) is not None:
-                found[row] = self._names[owner]
-        return found
+        rows = np.searchsorted(ends, [place for place, _ in hits]).tolist()
+        # the first of a row is the last that is put down
+        return {row: self._names[owner] for row, (_, owner) in zip(reversed(rows), reversed(hits), strict=True)}
 
     def _places(self, letters: bytes) -> list[int]:
         """Return all places at which one of the runs could begin."""
