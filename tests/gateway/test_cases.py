@@ -13,11 +13,12 @@ import pytest
 from policies.canonical import canonical, digest
 from policies.plan import Plan
 from policies.writes import GENESIS, Proposal, SetFile
+from tests.gateway.judged import Judged, judge
 from tests.gateway.kit import make_output, make_plan
-from tests.gateway.test_customs import Judged, judge
+from tests.gateway.test_decode import SECOND_READINGS
 from tests.gateway.test_rules import POSITIVE
 from tests.gateway.test_secrets import GUISES, HONEST, SECRET
-from tests.gateway.test_sieve import BAD_LINKS, DECEITS, GOOD_LINKS, NOBODY, PERSONAL, PLAIN, SECOND_READINGS
+from tests.gateway.test_text_checks import BAD_LINKS, DECEITS, GOOD_LINKS, NOBODY, PERSONAL, PLAIN
 
 OUTPUT = make_output(
     schema={"type": "object"},

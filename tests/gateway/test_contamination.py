@@ -17,8 +17,8 @@ from gateway.customs.scan.plane import squeeze
 from policies.canonical import digest
 from policies.plan import ProbeFile
 from policies.probes import LEAST, read_probes, tells
+from tests.gateway.judged import chained, judge
 from tests.gateway.kit import make_output, make_plan
-from tests.gateway.test_customs import chained, judge
 
 LONG = "A train leaves Hamburg at 9:40 and arrives in Kiel 75 minutes later; how fast was it over these 97 kilometres?"
 SHORT = "Which of the metals melts at 3,422 °C?"
