@@ -110,7 +110,8 @@ def _waited_for_all(events: Iterable[RunEvent], output: Output) -> bool:
         if event.event is EventName.WRITE_JUDGED and event.attrs.get("casemate.write.held"):
             waits = True
         elif event.event is EventName.WRITE_DECIDED and event.verdict is Verdict.DENY:
-            waits = False  # what is written after it passed by itself
+            # where rows are written one by one, what comes after it had passed by itself
+            waits = waits and (output.approval == "always" or output.atomic == "batch")
         elif event.event is EventName.WRITE_DECIDED:
             before.append(event)
         elif event.event is EventName.WRITE_APPLIED and waits:

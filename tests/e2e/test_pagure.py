@@ -42,7 +42,8 @@ def test_a_real_forge_is_asked_what_became_of_proposals_and_a_private_one_takes_
 def private(lab: Lab, server: Pagure) -> None:
     """A project that is not there for who says nothing takes branches of who has a token."""
     asked = f"GIT_SSL_NO_VERIFY=1 GIT_TERMINAL_PROMPT=0 git ls-remote https://127.0.0.1/{PRIVATE}.git 2>&1 || true"
-    assert "not found" in server.outside.ask("sh", "-c", asked), "the control: it asks nobody who they are"
+    said = server.outside.ask("sh", "-c", asked)
+    assert (f"fatal: repository 'https://127.0.0.1/{PRIVATE}.git" in said, "not found" in said) == (True, True), said
     sink = {"kind": "git", "repository": f"https://git.example.com/{PRIVATE}.git", "base": "main", "user": "bot"}
     result = lab.run(proposing(sink, server, TOKEN).workflow(lab))
     assert result.exit_code == 0, result.stderr

@@ -123,12 +123,16 @@ def test_a_log_in_which_signatures_are_wanting_does_not_verify(events: list[RunE
 
 @pytest.mark.parametrize("held", [0, 3])
 def test_rows_take_signatures_where_they_were_held(held: int) -> None:
-    output = msgspec.structs.replace(OUTPUT, approval="on_hold")
+    output = msgspec.structs.replace(OUTPUT, approval="on_hold", atomic="each")
     attrs = {"casemate.output": OUTPUT.name, "casemate.write.held": held}
     judged = event("", None, event=EventName.WRITE_JUDGED, attrs=attrs)
     check_applied([judged, signed("anna"), signed("ben"), APPLIED], [output])
     denied = event("root", None, verdict=Verdict.DENY)
     check_applied([judged, signed("anna"), denied, APPLIED], [output])  # what had passed beside them
+    with pytest.raises(CasemateError, match="CSM-R011") if held else nullcontext():
+        check_applied([judged, denied, APPLIED], [msgspec.structs.replace(output, atomic="batch")])
+    with pytest.raises(CasemateError, match="CSM-R011"):
+        check_applied([judged, denied, APPLIED], [OUTPUT])  # of which every row waits
     for log in ([judged, APPLIED], [judged, signed("anna"), APPLIED]):
         with pytest.raises(CasemateError, match="CSM-R011") if held else nullcontext():
             check_applied(log, [output])
