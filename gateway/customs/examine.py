@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gateway.customs.checks.base import Candidate, Check
 from gateway.customs.checks.bounds import Bounds
-from gateway.customs.checks.contamination import Contamination
+from gateway.customs.checks.contamination import Contamination, letters_of
 from gateway.customs.checks.links import Links
 from gateway.customs.checks.patch import Over, added, patch_checks, plain, words
 from gateway.customs.checks.pii import Pii, redacted
@@ -31,6 +31,8 @@ from gateway.customs.history import columns_of, measures_of
 from gateway.customs.judge import REDACTED, fatal, objections, rejecting
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
+from gateway.customs.sheet.form import form_of
+from gateway.customs.sheet.sheet import Reader, Sheet
 from gateway.customs.sieve import decode
 from gateway.customs.sieve.sieve import Sieve
 from gateway.customs.spread import Edges, Spreads
@@ -86,12 +88,43 @@ class Examiner:
         self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=self._flat)
         self._spread = Spreads(scanner.needles)
         self._contamination = Contamination(probes, flat=self._flat) if probes else None
+        self._reader = self._reader_of(output)
         self._checks = list(checks_for(output, scanner, mark_key))
         if self._contamination is not None:
             self._checks.append(self._contamination)
 
+    def _reader_of(self, output: Output) -> Reader | None:
+        """Return who reads all rows of a chunk at once; None where that is not for rows of this output."""
+        if self._singly or self._refers or not self._sieve.closed:
+            return None
+        form = form_of(output.schema, self._bounds.schemas())
+        return Reader(form) if form is not None and all(map(form.identifies, output.unique)) else None
+
     def examine(self, block: bytes) -> Examined:
         """Judge the rows of a chunk: lines, without a last newline."""
+        sheet = self._reader.read(block) if self._reader is not None else None
+        return self._read_singly(block) if sheet is None else self._read_at_once(sheet, block)
+
+    def _read_at_once(self, sheet: Sheet, block: bytes) -> Examined:
+        """Judge rows that fit the schema and the bounds, and have not become objects."""
+        count = len(sheet.records)
+        suspects = self._sieve.look(sheet.planes, sheet.records)
+        if self._contamination is not None:
+            suspects |= self._contamination.found(sheet.letters).keys()
+        result = Examined(count, rows=sheet.block)
+        self._each(sorted(suspects), sheet, block, result)
+        wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
+        result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
+        if self.output.unique:
+            keys = keys_of(sheet.lines_of(self.output.unique))
+            keys[wrong] = 0
+            result.keys = keys.tobytes()
+        result.numbers = {name: sheet.measured(name, measure, wrong) for name, measure in self._historic.items()}
+        result.edges = self._spread.edges(sheet.records, sheet.names, sheet.squeezed())
+        return result
+
+    def _read_singly(self, block: bytes) -> Examined:
+        """Judge rows of any kind, each a record."""
         rows = decode.read(block)
         count = len(rows.records)
         # The sieve knows texts, neither patches nor places: such rows are looked at one by one.
@@ -101,11 +134,11 @@ class Examiner:
         suspects |= sifted.suspects
         if self._contamination is not None:
             every = [record or {} for record in rows.records]
-            known = self._contamination.found(sifted.plane) if len(good) == count else self._contamination.rows(every)
+            whole = len(good) == count
+            known = self._contamination.found(letters_of(sifted.plane)) if whole else self._contamination.rows(every)
             suspects |= known.keys()
         result = Examined(count, rows=rows.block)
-        if suspects:
-            self._each(sorted(suspects), rows, block, result)
+        self._each(sorted(suspects), rows, block, result)
         readable = {n: record for n, record in enumerate(rows.records) if record is not None}
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         clean = {n: r for n, r in readable.items() if n not in wrong} if wrong else readable
@@ -115,13 +148,14 @@ class Examiner:
         if self._refers:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
-        plane = sifted.squeezed if self._flat and len(good) == len(readable) else None
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
-        result.edges = self._spread.edges(seen, plane)
+        result.edges = self._spread.edges(seen)
         return result
 
-    def _each(self, numbers: Sequence[int], rows: decode.Rows, block: bytes, result: Examined) -> None:
+    def _each(self, numbers: Sequence[int], rows: decode.Rows | Sheet, block: bytes, result: Examined) -> None:
         """Look at some rows one by one; what is taken out of them changes the lines of the result."""
+        if not numbers:
+            return
         lines, forms, changes = block.split(b"\n"), rows.forms, False
         for number in numbers:
             changes |= self._one(number, rows.records[number], lines[number], forms, result)
@@ -176,21 +210,21 @@ class Examiner:
         if not fields:
             return b""
         keys = np.zeros((count, 2), dtype=np.int64)
-        keys[list(clean)] = keys_of(list(clean.values()), fields)
+        keys[list(clean)] = keys_of(keys_as_written(list(clean.values()), fields))
         return keys.tobytes()
 
 
-def keys_of(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> npt.NDArray[np.int64]:
+def keys_of(forms: Sequence[bytes]) -> npt.NDArray[np.int64]:
     """Return what stands for the values of unique fields of each record: two numbers that are equal for equal values.
 
-    They are hashes, whose key Python draws when a process starts; workers are forks, and have that of customs.
+    They are hashes, whose key Python draws when a process starts; workers are forks, and have that of customs. `forms`:
+    the values as `keys_as_written` has them.
     """
-    forms = _keys_as_written(records, fields)
     both = (map(hash, forms), (hash(b"2" + form) for form in forms))
     return np.stack([np.fromiter(part, dtype=np.int64, count=len(forms)) for part in both], axis=1)
 
 
-def _keys_as_written(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[bytes]:
+def keys_as_written(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[bytes]:
     """Return the values of unique fields as JSON, whatever way a number was written; and what fields are absent."""
     of = itemgetter(*fields)
     try:

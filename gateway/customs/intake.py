@@ -13,7 +13,7 @@ from gateway.customs.chain import Row, broken, expected, rows
 from gateway.customs.sieve.decode import MAX_RECORD
 from policies.plan import Output
 
-CHUNK_ROWS = 1_000
+CHUNK_ROWS = 2_500
 CHUNK_BYTES = 1 << 20
 _BLOCK = 1 << 20
 SETS = "sets"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 
 from gateway.customs.scan.plane import squeeze
 from gateway.customs.scan.values import Needle
@@ -19,7 +18,7 @@ from gateway.customs.sieve.patterns import Patterns, literals
 MAX_COLUMNS = 256
 """Columns that are kept apart; the rest, of an output that allows any field, are read as one."""
 _REST = ""
-_ROW, _TEXT = planes.ROW.encode(), planes.TEXT.encode()
+_ROW = planes.ROW.encode()
 Piece = tuple[int, str]
 """A row, and its squeezed text in a column."""
 
@@ -51,29 +50,26 @@ class Spreads:
         self._patterns = Patterns({"needles": literals(part for _, part in self._parts)})
         self._ends: dict[str, list[Piece]] = {}
 
-    def edges(self, records: Mapping[int, Mapping[str, object]], squeezed: bytes | None = None) -> Edges | None:
+    def edges(
+        self, records: Mapping[int, Mapping[str, object]], names: Sequence[str] = (), plane: bytes = b""
+    ) -> Edges | None:
         """Look through a chunk; None when there is nothing to look for.
 
-        `squeezed`: the plane of the values of exactly these records, if they have no lists or records in them.
+        `plane`: the squeezed texts of the columns `names`, if that is known; then no record has another field.
         """
         if not self._parts:
             return None
         edges = Edges()
-        columns = _columns(records)
-        cells = _cells(squeezed, len(records), len(columns.names)) if squeezed is not None and columns.even else None
-        if cells is not None:
-            plane = _ROW.join(map(b"".join, cells)) + _ROW
-        else:
+        columns = _Even(records, names) if names else _columns(records)
+        if not names:
             joined = planes.joined([_text(columns.values(name)) for name in columns.names])
             plane = planes.squeezed(planes.unhidden(planes.folded(joined)))
         hit = self._patterns.rows(plane)["needles"]
         for number, name in enumerate(columns.names):
             if number in hit:
                 edges.found += self._within(_pieces(columns.down(name)))
-            down = cells[number] if cells is not None else repeat(None)
-            up = reversed(cells[number]) if cells is not None else repeat(None)
-            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name), down)))
-            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name), up)))[::-1]
+            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name))))
+            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name))))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -119,27 +115,23 @@ Cell = tuple[int, object]
 
 
 class _Even:
-    """The columns of records that all have the same fields in the same order."""
-
-    even = True
+    """The columns of records that have no other fields than these."""
 
     def __init__(self, records: Mapping[int, Mapping[str, object]], names: Sequence[str]) -> None:
-        self._records, self._rows, self.names = records, list(records), names
+        self._records, self.names = records, names
 
     def values(self, name: str) -> Sequence[object]:
-        return [record[name] for record in self._records.values()]
+        return [record[name] for record in self._records.values() if name in record]
 
     def down(self, name: str) -> Iterator[Cell]:
-        return ((row, record[name]) for row, record in self._records.items())
+        return ((row, record[name]) for row, record in self._records.items() if name in record)
 
     def up(self, name: str) -> Iterator[Cell]:
-        return ((row, self._records[row][name]) for row in reversed(self._rows))
+        return ((row, record[name]) for row in reversed(self._records) if name in (record := self._records[row]))
 
 
 class _Uneven:
     """The columns of any records."""
-
-    even = False
 
     def __init__(self, records: Mapping[int, Mapping[str, object]]) -> None:
         self._cells: dict[str, list[Cell]] = {}
@@ -167,12 +159,6 @@ def _columns(records: Mapping[int, Mapping[str, object]]) -> _Even | _Uneven:
     return _Uneven(records)
 
 
-def _cells(squeezed: bytes, rows: int, columns: int) -> list[list[bytes]] | None:
-    """Return the cells of each column of a plane of rows; None where a text has a mark in it, so that none can tell."""
-    cells = squeezed.removesuffix(_ROW).replace(_ROW, _TEXT).split(_TEXT)
-    return [cells[number::columns] for number in range(columns)] if len(cells) == rows * columns else None
-
-
 def _text(values: Sequence[object]) -> str:
     try:
         return "".join(values)  # type: ignore[arg-type]
@@ -180,13 +166,11 @@ def _text(values: Sequence[object]) -> str:
         return "".join(map(str, values))
 
 
-def _pieces(column: Iterable[Cell], squeezed: Iterable[bytes | None] = repeat(None)) -> Iterator[Piece]:
-    """Yield the texts of a column. `squeezed`: of each cell, where that is known; it is the same where all is ASCII."""
-    for (row, value), known in zip(column, squeezed, strict=False):
-        if type(value) in (str, int, float):
-            whole = str(value)
-            if text := known.decode() if known is not None and whole.isascii() else squeeze(whole):
-                yield row, text
+def _pieces(column: Iterable[Cell]) -> Iterator[Piece]:
+    """Yield the texts of a column, squeezed."""
+    for row, value in column:
+        if type(value) in (str, int, float) and (text := squeeze(str(value))):
+            yield row, text
 
 
 def _rows(pieces: Sequence[Piece], start: int, end: int) -> Iterator[int]:

@@ -20,24 +20,22 @@ import numpy.typing as npt
 
 from gateway.customs.checks.base import Candidate
 from gateway.customs.scan.plane import squeeze
+from gateway.customs.sheet.letters import EIGHT, MIX, places
 from gateway.customs.sieve import planes
 from policies.probes import LEAST
 from policies.writes import Reason
 
 WINDOW = 50
 _STRIDE = WINDOW - LEAST + 1
-_EIGHT = 8
-"""Letters that are looked at as one number."""
-_STEP = 1 << 15
-"""Places that are looked at together: as many as a processor keeps near."""
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_PLACES = 1 << 10
+"""Places that are expected in a chunk, at most; if there are more, they are looked for again."""
 _FEWEST_BITS, _MOST_BITS = 12, 24
 """Of the index of a table; it has 32 places a run, if it can."""
 _END = planes.ROW.encode()
+_LETTERS = 0x40000
+"""There are no letters and no digits beyond."""
 _CLASSES = 127
 """In how many a letter can be that is not of ASCII."""
-Numbers = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.int64]
 
 
 class Contamination:
@@ -51,7 +49,7 @@ class Contamination:
         self._short: dict[bytes, int] = {}
         windows, counts = array("q", [0]), [1]  # one at least: what is looked for has a nearest
         for owner, text in enumerate(probes.values()):
-            letters = _letters(text)
+            letters = letters_of(text)
             counts.append(max(len(letters) - WINDOW + 1, 0))
             if len(letters) >= WINDOW:
                 windows.extend(hash(letters[start : start + WINDOW]) for start in range(counts[-1]))
@@ -64,7 +62,7 @@ class Contamination:
         hashes, owners = np.frombuffer(windows, dtype=np.int64), np.repeat(np.arange(len(counts)) - 1, counts)
         order = np.argsort(hashes, kind="stable")
         self._windows, self._owners = hashes[order], owners[order]
-        self._shift, self._likely = _tables(self._runs)
+        self._bits, self._likely = _tables(self._runs)
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
         for where in self.rows([candidate.record or {}]).values():
@@ -72,13 +70,11 @@ class Contamination:
 
     def rows(self, records: Sequence[Mapping[str, object]]) -> dict[int, str]:
         """Return which of some records hold a probe, and which one."""
-        return self.found(planes.plane_of(records, flat=self._flat))
+        return self.found(letters_of(planes.plane_of(records, flat=self._flat)))
 
-    def found(self, plane: str) -> dict[int, str]:
-        """Return which rows of a plane hold a probe, and which one."""
-        letters = _letters(plane)
-        places = self._places(letters)
-        hits = [(place, owner) for place in places if (owner := self._owner(letters, place)) is not None]
+    def found(self, letters: bytes) -> dict[int, str]:
+        """Return which rows hold a probe, and which one. `letters`: those of a plane (see `letters_of`)."""
+        hits = [(place, owner) for place in self._places(letters) if (owner := self._owner(letters, place)) is not None]
         if not hits:
             return {}
         ends = np.flatnonzero(np.frombuffer(letters, dtype=np.uint8) == ord(_END))
@@ -88,20 +84,15 @@ class Contamination:
 
     def _places(self, letters: bytes) -> list[int]:
         """Return all places at which one of the runs could begin."""
-        count = len(letters) - LEAST + 1
-        if count < 1 or not self._runs:
+        if not self._runs:
             return []
-        eights = _eights(letters)
-        found = []
-        for first in range(0, count, _STEP):
-            places = np.flatnonzero(self._could_be(0, eights[first : min(first + _STEP, count)])) + first
-            for part in range(1, LEAST // _EIGHT):
-                places = places[self._could_be(part, eights[places + part * _EIGHT])]
-            found += places.tolist()
-        return found
-
-    def _could_be(self, part: int, eights: Numbers) -> npt.NDArray[np.bool_]:
-        return self._likely[part].take(_index(eights, self._shift))
+        found = np.empty(_PLACES, dtype=np.int64)
+        count = places(letters, len(letters), self._likely, self._bits, found)
+        if count > len(found):
+            found = np.empty(count, dtype=np.int64)
+            places(letters, len(letters), self._likely, self._bits, found)
+        listed: list[int] = found[:count].tolist()
+        return listed
 
     def _owner(self, letters: bytes, place: int) -> int | None:
         """Return whose run is at a place, if enough of the probe is there."""
@@ -117,39 +108,27 @@ class Contamination:
         return int(self._owners[near[hits[0]]]) if len(hits) else None
 
 
-def _tables(runs: set[bytes]) -> tuple[np.uint64, list[npt.NDArray[np.bool_]]]:
-    """Return by how much an index is shifted; and for each eight letters of the runs a table of what they could be."""
+def _tables(runs: set[bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
+    """Return of how many bits an index is; and for each eight letters of the runs a table of what they could be."""
     bits = min(max((32 * len(runs)).bit_length(), _FEWEST_BITS), _MOST_BITS)
-    shift, whole = np.uint64(64 - bits), b"".join(runs)
-    tables = []
-    for part in range(LEAST // _EIGHT):
-        table = np.zeros(1 << bits, dtype=np.bool_)
-        table[_index(np.frombuffer(whole, dtype=np.uint64)[part :: LEAST // _EIGHT], shift)] = True
-        tables.append(table)
-    return shift, tables
+    eights = np.frombuffer(b"".join(runs), dtype="<u8").reshape(-1, LEAST // EIGHT)
+    tables = np.zeros((LEAST // EIGHT, 1 << bits), dtype=np.uint8)
+    for part, table in enumerate(tables):
+        table[eights[:, part] * np.uint64(MIX) >> np.uint64(64 - bits)] = 1
+    return bits, tables
 
 
-def _index(eights: Numbers, shift: np.uint64) -> Places:
-    mixed: Numbers = eights * _MIX >> shift
-    return mixed.view(np.int64)
-
-
-def _eights(letters: bytes) -> Numbers:
-    """Return, for every place at which there are as many, the next eight letters as a number."""
-    return np.ndarray((len(letters) - _EIGHT + 1,), dtype=np.uint64, buffer=letters, strides=(1,))
-
-
-def _letters(plane: str) -> bytes:
+def letters_of(plane: str) -> bytes:
     """Return the letters and digits of a plane, and the marks of its rows, one byte each."""
     codes = np.frombuffer(plane.encode("utf-32-le", "replace"), dtype=np.uint32)
-    return _table().take(codes.astype(np.int64)).tobytes().translate(None, b"\0")
+    return letter_of().take(codes.astype(np.int64)).tobytes().translate(None, b"\0")
 
 
 @cache
-def _table() -> npt.NDArray[np.uint8]:
+def letter_of() -> npt.NDArray[np.uint8]:
     """Return what each code point is taken for; 0 where it is left out. One that stands for several is the first."""
     table = np.zeros(0x110000, dtype=np.uint8)
-    for code in range(0x110000):
+    for code in range(_LETTERS):
         char = chr(code)
         if char.isalnum():
             changes = not 0x3400 <= code < 0xF900 and code < 0x30000

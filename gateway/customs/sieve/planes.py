@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from operator import methodcaller
@@ -27,6 +28,21 @@ _ALNUM = bytes(code for code in range(256) if 48 <= code <= 57 or 65 <= code <= 
 
 
 _values = methodcaller("values")
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """The plane of some rows in three forms: as UTF-8, folded, and squeezed with the marks of rows and texts."""
+
+    text: bytes
+    folded: bytes
+    tight: bytes
+
+
+def planes_of(plane: str) -> Planes:
+    """Return the forms of a plane."""
+    ascii = folded(plane)
+    return Planes(plane.encode("utf-8", "replace"), ascii, squeezed(unhidden(ascii), keep=(ROW + TEXT).encode()))
 
 
 def values_of(record: Mapping[str, object]) -> str:
@@ -69,7 +85,7 @@ def folded(plane: str) -> bytes:
     if plane.isascii():
         return plane.encode()
     codes = np.frombuffer(plane.encode("utf-32-le", "replace"), dtype=np.uint32)
-    return _table().take(codes.astype(np.int64)).tobytes()  # as it would take any others, but at half the speed
+    return ascii_of().take(codes.astype(np.int64)).tobytes()  # as it would take any others, but at half the speed
 
 
 def rows_with(plane: bytes, code: int) -> set[int]:
@@ -111,7 +127,7 @@ def _ends(plane: bytes, mark: bytes) -> npt.NDArray[np.int64]:
 
 
 @cache
-def _table() -> npt.NDArray[np.uint8]:
+def ascii_of() -> npt.NDArray[np.uint8]:
     """Return the ASCII byte of every code point."""
     table = np.full(0x110000, OTHER, dtype=np.uint8)
     table[:128] = np.arange(128, dtype=np.uint8)

@@ -18,6 +18,7 @@ from gateway.customs.sieve import planes
 from gateway.customs.sieve.decode import Rows
 from gateway.customs.sieve.parts import Parts
 from gateway.customs.sieve.patterns import Patterns, literals
+from gateway.customs.sieve.planes import Planes
 from policies.secret_rules import SecretRules
 
 _RUN: Final = r"[A-Za-z0-9+/_-]{24}"
@@ -32,17 +33,15 @@ _ENCODED: Final = (
 )
 _CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
 _ESCAPED: Final = b"\\u00"
-_ROW: Final = planes.ROW.encode()
 _TEXT: Final = planes.TEXT.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """The numbers of the rows that must be checked; the plane of the values of all, and that plane squeezed."""
+    """The numbers of the rows that must be checked, and the plane of the values of all."""
 
     suspects: set[int]
     plane: str
-    squeezed: bytes
 
 
 class Sieve:
@@ -78,58 +77,70 @@ class Sieve:
         self._exact = Patterns({"exact": [*literals(odd), *whole]})
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
+    @property
+    def closed(self) -> bool:
+        """Tell whether the values of records are all that has to be looked at: `look` is enough then."""
+        return not self._pairs
+
+    def look(self, values: Planes, records: Mapping[int, Mapping[str, object]]) -> set[int]:
+        """Return which rows must be checked. `values`: the planes of the values of all `records`, counted from 0."""
+        found, wrapped = self._texts(values, values)
+        return found | self._wrapped({row: records[row] for row in sorted(wrapped)})
+
     def sift(self, records: Mapping[int, Mapping[str, object]], rows: Rows) -> Sifted:
         """Look through some records, by their number in the chunk `rows`."""
         numbers, every = list(records), list(records.values())
-        beside = planes.plane_of(every, flat=self._flat)
-        whole = planes.joined([planes.pairs_of(record) for record in every]) if self._pairs else beside
-        apart = planes.folded(beside)
-        folded = planes.folded(whole) if self._pairs else apart
-        first = self._whole.rows(folded)
-        found = set[int]().union(*(first[name] for name in ("tokens", "links", "unicode")))
-        found |= self._personal.among(folded, first["pii"])
-        glued = apart.replace(_TEXT, b"")
-        second = self._glued.rows(glued)
-        tight = planes.squeezed(planes.unhidden(apart), keep=_ROW + _TEXT)
-        found |= second["tokens"] | self._hidden(folded, whole) | self._parts.rows(tight)
-        found |= self._needles.rows(tight.replace(_TEXT, b""))["needles"] if self._needles else set()
-        found |= self._odd(whole) | self._odd(beside.replace(planes.TEXT, "")) if self._exact else set()
-        wrapped = first["encoded"] | second["run"]
-        wrapped |= self._hex.among(folded, self._hex_leads.rows(tight)["hex"])
+        plane = planes.plane_of(every, flat=self._flat)
+        values = planes.planes_of(plane)
+        whole = planes.planes_of(planes.joined([planes.pairs_of(record) for record in every])) if self._pairs else values
+        found, wrapped = self._texts(values, whole)
         if self._keys:
-            found |= self._anything(planes.joined([planes.keys_of(record) for record in every]))
-            squeezed = planes.squeezed(folded, keep=_ROW + _TEXT)
-            found |= self._anything(whole) | self._parts.rows(squeezed)
-            wrapped |= self._glued.rows(folded)["run"]
-            wrapped |= self._hex.among(folded, self._hex_leads.rows(squeezed)["hex"])
-        if self._unicode and not whole.isascii():
-            found |= self._characters.rows(whole.encode("utf-8", "replace"))["unicode"]
+            keys = planes.planes_of(planes.joined([planes.keys_of(record) for record in every]))
+            found |= self._anything(keys) | self._anything(whole) | self._parts.rows(whole.tight)
+            wrapped |= self._glued.rows(whole.folded)["run"]
+            wrapped |= self._hex.among(whole.folded, self._hex_leads.rows(whole.tight)["hex"])
         found |= self._wrapped({row: every[row] for row in sorted(wrapped)})
         suspects = {numbers[row] for row in found}
         if self._unicode and _ESCAPED in rows.block:  # marks of rows and texts do not show in a plane
             suspects |= {n for n, form in enumerate(rows.forms) if n in records and _ESCAPED in form}
-        return Sifted(suspects, beside, tight)
+        return Sifted(suspects, plane)
 
-    def _hidden(self, folded: bytes, whole: str) -> set[int]:
-        found = planes.rows_with(folded, planes.MANY)
-        if planes.HIDDEN in folded:
-            plain = planes.unhidden(folded)
-            found |= self._whole.rows(plain)["tokens"] | self._values(plain, whole)
+    def _texts(self, values: Planes, whole: Planes) -> tuple[set[int], set[int]]:
+        """Return the rows that must be checked, and those in which something could be encoded.
+
+        `whole` are the planes of values, and of keys where those matter.
+        """
+        first = self._whole.rows(whole.folded)
+        found = set[int]().union(*(first[name] for name in ("tokens", "links", "unicode")))
+        found |= self._personal.among(whole.folded, first["pii"])
+        glued = self._glued.rows(values.folded.replace(_TEXT, b""))
+        found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values.tight)
+        found |= self._needles.rows(values.tight.replace(_TEXT, b""))["needles"] if self._needles else set()
+        found |= self._odd(whole.text) | self._odd(values.text.replace(_TEXT, b"")) if self._exact else set()
+        if self._unicode and not whole.text.isascii():
+            found |= self._characters.rows(whole.text)["unicode"]
+        hexes = self._hex.among(whole.folded, self._hex_leads.rows(values.tight)["hex"])
+        return found, first["encoded"] | glued["run"] | hexes
+
+    def _hidden(self, whole: Planes) -> set[int]:
+        found = planes.rows_with(whole.folded, planes.MANY)
+        if planes.HIDDEN in whole.folded:
+            plain = planes.unhidden(whole.folded)
+            found |= self._whole.rows(plain)["tokens"] | self._values(plain, whole.text)
         return found
 
-    def _values(self, folded: bytes, plane: str) -> set[int]:
+    def _values(self, folded: bytes, text: bytes) -> set[int]:
         """Return the rows in which a value of the run stands."""
-        found = self._odd(plane) if self._exact else set()
+        found = self._odd(text) if self._exact else set()
         return found | (self._needles.rows(planes.squeezed(folded))["needles"] if self._needles else set())
 
-    def _odd(self, plane: str) -> set[int]:
+    def _odd(self, text: bytes) -> set[int]:
         """Return the rows with a value that is looked for as it is: a short one, or one of punctuation."""
-        return set(self._exact.rows(plane.encode("utf-8", "replace"))["exact"])
+        return set(self._exact.rows(text)["exact"])
 
-    def _anything(self, plane: str) -> set[int]:
+    def _anything(self, plane: Planes) -> set[int]:
         """Return the rows in which a token or a value stands, as it is."""
-        folded = planes.folded(plane)
-        return self._whole.rows(folded)["tokens"] | self._hidden(folded, plane) | self._values(folded, plane)
+        return self._whole.rows(plane.folded)["tokens"] | self._hidden(plane) | self._values(plane.folded, plane.text)
 
     def _wrapped(self, candidates: Mapping[int, Mapping[str, object]]) -> set[int]:
         """Return the rows in which something is found that was encoded, or that unwraps for too long."""
@@ -146,4 +157,4 @@ class Sieve:
                     decoded += pieces
             except ExhaustedError:
                 found.add(row)
-        return found | ({rows[piece] for piece in self._anything(planes.joined(decoded))} if decoded else set())
+        return found | ({rows[piece] for piece in self._anything(planes.planes_of(planes.joined(decoded)))} if decoded else set())

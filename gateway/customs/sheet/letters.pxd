@@ -1,0 +1,46 @@
+# The types of letters.py, for Cython. Every index is checked when it is used.
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+cdef int ESCAPED, NUMBER, WORD, ROW
+
+@cython.locals(
+    at_text=Py_ssize_t, at_folded=Py_ssize_t, at_tight=Py_ssize_t, at_letters=Py_ssize_t, first=bint, cell=Py_ssize_t,
+    field=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, chars=int, code=int, byte=int, shown=bytes,
+)
+cpdef int planes(
+    const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count, double[::1] numbers,
+    const unsigned char[::1] folds, const unsigned char[::1] others, const unsigned char[::1] tights,
+    const int32_t[:, ::1] lengths, unsigned char[::1] text, unsigned char[::1] folded, unsigned char[::1] tight,
+    unsigned char[::1] letters, int64_t[::1] sizes,
+) except -2
+
+@cython.locals(more=int, code=int, place=Py_ssize_t)
+cdef int _decoded(const unsigned char[::1] data, Py_ssize_t at, int first) except -2
+
+@cython.locals(byte=int, code=int, low=int)
+cdef int _escaped(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) except -2
+
+@cython.locals(code=int, byte=int, place=int)
+cdef int _hex(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) except -2
+
+cdef Py_ssize_t _encoded(int code, unsigned char[::1] out, Py_ssize_t size) except -2
+
+@cython.locals(fields=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t, size=Py_ssize_t, place=Py_ssize_t)
+cpdef Py_ssize_t columns(
+    const int32_t[:, ::1] found, Py_ssize_t count, const unsigned char[::1] tight, int64_t[::1] ends,
+    unsigned char[::1] out,
+) except -2
+
+@cython.locals(
+    shift=int, hits=Py_ssize_t, eight=uint64_t, mix=uint64_t, mask=uint64_t, at=Py_ssize_t, byte=uint64_t,
+)
+cpdef Py_ssize_t places(
+    const unsigned char[::1] letters, Py_ssize_t count, const unsigned char[:, ::1] tables, int bits,
+    int64_t[::1] found,
+) except -2
+
+@cython.locals(eight=uint64_t, mix=uint64_t, mask=uint64_t, part=Py_ssize_t, at=Py_ssize_t, byte=uint64_t)
+cdef bint _could_be(
+    const unsigned char[::1] letters, Py_ssize_t start, const unsigned char[:, ::1] tables, int shift
+) except? -2

@@ -1,0 +1,233 @@
+"""The texts of a chunk as bytes that can be searched at once. Compiled; see `letters.pxd` for the types.
+
+Each is written in one pass over the texts in several ways (see `sieve.planes`): as they are, folded to ASCII, squeezed
+to letters and digits; and as letters alone, by which probes are compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Bytes = Any
+Numbers = Any
+"""Of a memory view, in one dimension or two."""
+
+ESCAPED: Final = 2
+NUMBER: Final = 4
+WORD: Final = 5
+"""As in `lines`, whose constants C does not see from here."""
+ROW: Final = 30
+"""The mark that ends a row; texts of a row are parted by 0."""
+EIGHT: Final = 8
+"""Letters that are looked at as one number."""
+MIX: Final = 0x9E3779B97F4A7C15
+"""By what such a number is multiplied, as 64 bits; the first of those are where it stands in a table."""
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
+
+
+def planes(
+    data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers, folds: Bytes, others: Bytes, tights: Bytes, lengths: Numbers,
+    text: Bytes, folded: Bytes, tight: Bytes, letters: Bytes, sizes: Numbers,
+) -> int:  # fmt: skip
+    """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual, or 0.
+
+    `folds` and `others`: the byte of each character in the folded plane and among the letters; `tights`: that of a
+    folded byte in the squeezed one; 0 where it is left out. `lengths`: the least and the most characters of a text of
+    each field. Where a value lies in `text` and in `tight` is noted beside where it lies in `data`; the number of a text
+    is how many characters it has. `source` is the data, too: what is read from.
+    """
+    at_text = at_folded = at_tight = at_letters = 0
+    first = True
+    for cell in range(count):
+        field = found[cell, 0]
+        if field < 0:
+            text[at_text] = folded[at_folded] = tight[at_tight] = letters[at_letters] = ROW
+            at_text += 1
+            at_folded += 1
+            at_tight += 1
+            at_letters += 1
+            first = True
+            continue
+        if not first:
+            text[at_text] = folded[at_folded] = tight[at_tight] = 0
+            at_text += 1
+            at_folded += 1
+            at_tight += 1
+        first = False
+        found[cell, 4] = at_text
+        found[cell, 6] = at_tight
+        at, end = found[cell, 1], found[cell, 2]
+        if found[cell, 3] == NUMBER:
+            shown = str(numbers[cell]).encode()
+            source, at, end = shown, 0, len(shown)
+        elif found[cell, 3] == WORD:
+            end = at
+        chars = 0
+        while at < end:
+            byte = source[at]
+            at += 1
+            chars += 1
+            if byte < 128 and byte != 92:
+                text[at_text] = byte
+                at_text += 1
+                folded[at_folded] = byte
+                at_folded += 1
+                byte = tights[byte]
+                tight[at_tight] = byte
+                letters[at_letters] = byte
+                at_tight += byte != 0
+                at_letters += byte != 0
+                continue
+            if byte == 92:
+                code = _escaped(source, at, end)
+                at += 1 if source[at] != 117 else 5 if code < 0x10000 else 11
+            else:
+                code = _decoded(source, at, byte)
+                at += 1 if code < 0x800 else 2 if code < 0x10000 else 3
+            if code < 0:
+                return -1
+            at_text = _encoded(code, text, at_text)
+            byte = folds[code]
+            folded[at_folded] = byte
+            at_folded += 1
+            byte = tights[byte]
+            tight[at_tight] = byte
+            at_tight += byte != 0
+            byte = others[code]
+            letters[at_letters] = byte
+            at_letters += byte != 0
+        if found[cell, 3] == NUMBER:
+            source = data
+        found[cell, 5] = at_text
+        found[cell, 7] = at_tight
+        if found[cell, 3] <= ESCAPED:
+            numbers[cell] = chars
+            if not lengths[field, 0] <= chars <= lengths[field, 1]:
+                return -1
+    sizes[0] = at_text
+    sizes[1] = at_folded
+    sizes[2] = at_tight
+    sizes[3] = at_letters
+    return 0
+
+
+def _decoded(data: Bytes, at: int, first: int) -> int:
+    """Return the character whose UTF-8 begins with `first` and goes on at `at`; -1 if it has not the one right form."""
+    if first < 0xC2 or first > 0xF4:
+        return -1
+    more = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
+    code = first & 0x3F >> more
+    for place in range(at, at + more):
+        if data[place] & 0xC0 != 0x80:
+            return -1
+        code = code << 6 | (data[place] & 0x3F)
+    if (more == 2 and (code < 0x800 or 0xD800 <= code < 0xE000)) or (more == 3 and not 0x10000 <= code < 0x110000):
+        return -1
+    return code
+
+
+def _escaped(data: Bytes, at: int, end: int) -> int:
+    """Return the character of the escape that goes on at `at`; -1 if it is none that a text should have."""
+    byte = data[at]
+    if byte == 34 or byte == 92 or byte == 47:
+        return byte
+    if byte == 117:
+        code = _hex(data, at + 1, end)
+        if 0xD800 <= code < 0xDC00 and data[at + 5] == 92 and data[at + 6] == 117:
+            low = _hex(data, at + 7, end)
+            return 0x10000 + (code - 0xD800 << 10 | low - 0xDC00) if 0xDC00 <= low < 0xE000 else -1
+        if code < 8 or code == 11 or 14 <= code < 32 or 0xD800 <= code < 0xE000:
+            return -1
+        return code
+    if byte == 98 or byte == 102:
+        return 8 if byte == 98 else 12
+    return 10 if byte == 110 else 9 if byte == 116 else 13 if byte == 114 else -1
+
+
+def _hex(data: Bytes, at: int, end: int) -> int:
+    code = 0
+    if at + 4 > end:
+        return -1
+    for place in range(4):
+        byte = data[at + place]
+        if 48 <= byte <= 57:
+            code = code << 4 | byte - 48
+        elif 65 <= byte <= 70 or 97 <= byte <= 102:
+            code = code << 4 | (byte & 0x0F) + 9
+        else:
+            return -1
+    return code
+
+
+def _encoded(code: int, out: Bytes, size: int) -> int:
+    """Write a character as UTF-8; return where it ends."""
+    if code < 0x80:
+        out[size] = code
+        return size + 1
+    if code < 0x800:
+        out[size] = 0xC0 | code >> 6
+    else:
+        if code < 0x10000:
+            out[size] = 0xE0 | code >> 12
+        else:
+            out[size] = 0xF0 | code >> 18
+            size += 1
+            out[size] = 0x80 | (code >> 12 & 0x3F)
+        size += 1
+        out[size] = 0x80 | (code >> 6 & 0x3F)
+    out[size + 1] = 0x80 | (code & 0x3F)
+    return size + 2
+
+
+def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Bytes) -> int:
+    """Write the squeezed plane column by column, a mark after each; return how long it is.
+
+    `ends`: zeros, one more than there are fields; in the end where each column ends.
+    """
+    fields = len(ends) - 1
+    for cell in range(count):
+        if found[cell, 0] >= 0:
+            ends[found[cell, 0] + 1] += found[cell, 7] - found[cell, 6]
+    for field in range(fields):
+        ends[field + 1] += ends[field] + 1
+    for cell in range(count):
+        field = found[cell, 0]
+        if field >= 0:
+            size = ends[field]
+            for place in range(found[cell, 6], found[cell, 7]):
+                out[size] = tight[place]
+                size += 1
+            ends[field] = size
+    for field in range(fields):
+        out[ends[field]] = ROW
+    return ends[fields]
+
+
+def places(letters: Bytes, count: int, tables: Bytes, bits: int, found: Numbers) -> int:
+    """Find where runs of 24 letters could begin whose every eight some table has; return how many there are.
+
+    `tables`: for the first, the second and the third eight letters of a run, what a number made of them could be. As
+    many places as `found` holds are written there.
+    """
+    shift = 64 - bits
+    hits = 0
+    eight, mix, mask = 0, MIX, _MASK
+    for at in range(count):
+        byte = letters[at]
+        eight = eight >> 8 | byte << 56
+        if tables[2, (eight * mix & mask) >> shift] and at >= 23 and _could_be(letters, at - 23, tables, shift):
+            if hits < len(found):
+                found[hits] = at - 23
+            hits += 1
+    return hits
+
+
+def _could_be(letters: Bytes, start: int, tables: Bytes, shift: int) -> bool:
+    eight, mix, mask = 0, MIX, _MASK
+    for part in range(2):
+        for at in range(start + part * 8, start + part * 8 + 8):
+            byte = letters[at]
+            eight = eight >> 8 | byte << 56
+        if not tables[part, (eight * mix & mask) >> shift]:
+            return False
+    return True
