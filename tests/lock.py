@@ -14,6 +14,7 @@ IMAGES = (
     "llm",
     "gateway",
     "customs",
+    "cython",
     "git",
     "model",
     "agent",

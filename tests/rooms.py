@@ -19,7 +19,10 @@ from sandbox.images import ROOMTEST, build_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")
-UNPACK = "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; export HOME=/tmp;"
+UNPACK = (
+    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /opt/app; find . -name '*.so' -exec cp --parents {} /tmp/src ';';"
+    " cd /tmp/src; export HOME=/tmp;"
+)
 TESTS = (
     " python3 -m mypy --python-version 3.13 --cache-dir /tmp/mypy {rooms};"
     " python3 -m pytest -p no:cacheprovider -n 2 {tests}"
