@@ -126,6 +126,11 @@ class Engine:
             log = "".join(str(part.get("stream", "")) for part in error.build_log if isinstance(part, dict))
             raise CasemateError("CSM-R017", f"image {tag} does not build: {error}\n{log[-2000:]}") from error
 
+    def forget_stages(self) -> None:
+        """Remove what the stages of builds have left that is labelled so, and in no image."""
+        with contextlib.suppress(docker.errors.APIError):
+            self._client.images.prune(filters={"dangling": True, "label": "casemate=stage"})
+
     def remove_image(self, name: str) -> None:
         """Remove an image if nothing uses it."""
         with contextlib.suppress(docker.errors.APIError):

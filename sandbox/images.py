@@ -228,6 +228,8 @@ def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> 
                 archive.add(stage, arcname=".", filter=_anonymous)
             context.seek(0)
             engine.build(context, spec.name, args=args, labels={LABEL_INPUTS: wanted, "casemate": "image"})
+    if spec.compiled:
+        engine.forget_stages()
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -6,7 +6,8 @@ stops go through the checks one by one, which alone give reasons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -32,6 +33,7 @@ from gateway.customs.judge import REDACTED, fatal, objections, rejecting
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
 from gateway.customs.sheet.form import form_of
+from gateway.customs.sheet.lines import hashes
 from gateway.customs.sheet.sheet import Reader, Sheet
 from gateway.customs.sieve import decode
 from gateway.customs.sieve.sieve import Sieve
@@ -43,6 +45,7 @@ from policies.secret_rules import secret_rules
 from policies.writes import Reason, references
 
 KEY_BYTES = 16
+_SEEDS = memoryview(np.frombuffer(secrets.token_bytes(KEY_BYTES), dtype=np.uint64))
 _PLAIN = frozenset({str, int, bool, type(None)})
 """Types whose values have one way of being written."""
 _lines = msgspec.json.Encoder(order="deterministic").encode_lines
@@ -116,7 +119,7 @@ class Examiner:
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
         if self.output.unique:
-            keys = keys_of(sheet.lines_of(self.output.unique))
+            keys = keys_of(sheet.lines_of(self.output.unique), count)
             keys[wrong] = 0
             result.keys = keys.tobytes()
         result.numbers = {name: sheet.measured(name, measure, wrong) for name, measure in self._historic.items()}
@@ -209,31 +212,36 @@ class Examiner:
         fields = self.output.unique
         if not fields:
             return b""
-        keys = np.zeros((count, 2), dtype=np.int64)
-        keys[list(clean)] = keys_of(keys_as_written(list(clean.values()), fields))
+        keys = np.zeros((count, KEY_BYTES // 8), dtype=np.uint64)
+        keys[list(clean)] = keys_of(keys_as_written(list(clean.values()), fields), len(clean))
         return keys.tobytes()
 
 
-def keys_of(forms: Sequence[bytes]) -> npt.NDArray[np.int64]:
+def keys_of(forms: bytes, count: int) -> npt.NDArray[np.uint64]:
     """Return what stands for the values of unique fields of each record: two numbers that are equal for equal values.
 
-    They are hashes, whose key Python draws when a process starts; workers are forks, and have that of customs. `forms`:
-    the values as `keys_as_written` has them.
+    They are hashes, whose key is drawn when customs starts; its workers are forks, and have it too. `forms`: a line for
+    each record, as `keys_as_written` has it.
     """
-    both = (map(hash, forms), (hash(b"2" + form) for form in forms))
-    return np.stack([np.fromiter(part, dtype=np.int64, count=len(forms)) for part in both], axis=1)
+    keys = np.zeros((count, KEY_BYTES // 8), dtype=np.uint64)
+    hashes(forms, len(forms), _SEEDS, keys)
+    return keys
 
 
-def keys_as_written(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[bytes]:
-    """Return the values of unique fields as JSON, whatever way a number was written; and what fields are absent."""
+def keys_as_written(records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> bytes:
+    """Return lines of the values of unique fields, whatever way a number was written; and what fields are absent."""
     of = itemgetter(*fields)
     try:
         values = list(map(of, records))
     except KeyError:
         there = [{name: record[name] for name in fields if name in record} for record in records]
-        return [canonical(of(few)) if len(few) == len(fields) else b"-" + canonical(few) for few in there]
+        return _listed(canonical(of(few)) if len(few) == len(fields) else b"-" + canonical(few) for few in there)
     plain = set(map(type, values if len(fields) == 1 else chain.from_iterable(values))) <= _PLAIN
-    return _lines(values).split(b"\n")[:-1] if plain else list(map(canonical, values))
+    return _lines(values) if plain else _listed(map(canonical, values))
+
+
+def _listed(forms: Iterable[bytes]) -> bytes:
+    return b"".join(form + b"\n" for form in forms)
 
 
 def _named(record: Mapping[str, Any], fields: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@ cimport cython
 from libc.stdint cimport int32_t, uint64_t
 
 cdef int TEXT, ESCAPED, PLAIN, NUMBER, WORD, STRING, INTEGER, FLOAT, BOOLEAN, NULL
-cdef uint64_t MAX_INT
+cdef uint64_t MAX_INT, _PRIME, _OTHER, _MASK
+cdef Py_ssize_t _SHORT
 
 @cython.locals(
     count=Py_ssize_t, at=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t, seen=uint64_t, one=uint64_t, mark=int,
@@ -70,6 +71,26 @@ cdef Py_ssize_t value(
 cpdef Py_ssize_t column(
     const unsigned char[::1] data, const int32_t[:, ::1] found, Py_ssize_t count, const double[::1] numbers,
     const unsigned char[::1] text, const int32_t[::1] wanted, unsigned char[::1] out,
+) except -2
+
+@cython.locals(cell=Py_ssize_t)
+cpdef bint fits(
+    const unsigned char[::1] text, const int32_t[:, ::1] found, Py_ssize_t count, int field,
+    const unsigned char[::1] words, const int32_t[::1] ends,
+) except? -2
+
+@cython.locals(word=Py_ssize_t, first=Py_ssize_t, place=Py_ssize_t)
+cdef bint _among(
+    const unsigned char[::1] text, Py_ssize_t start, Py_ssize_t end, const unsigned char[::1] words,
+    const int32_t[::1] ends,
+) except? -2
+
+@cython.locals(
+    prime=uint64_t, other=uint64_t, mask=uint64_t, one=uint64_t, two=uint64_t, row=Py_ssize_t, at=Py_ssize_t,
+    byte=uint64_t,
+)
+cpdef Py_ssize_t hashes(
+    const unsigned char[::1] lines, Py_ssize_t size, const uint64_t[::1] seeds, uint64_t[:, ::1] out
 ) except -2
 
 @cython.locals(place=Py_ssize_t)

@@ -35,6 +35,11 @@ KINDS: Final = {
 """What values a field takes, as bits, by the types of JSON Schema."""
 
 MAX_INT: Final = 9007199254740991
+_SHORT: Final = 48
+"""Bytes that are copied one by one, as that is faster."""
+_PRIME: Final = 0x100000001B3
+_OTHER: Final = 0x9E3779B97F4A7C15
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
 _write = msgspec.json.encode
 
 Bytes = Any
@@ -299,8 +304,53 @@ def column(
     return size
 
 
+def fits(text: Bytes, found: Numbers, count: int, field: int, words: Bytes, ends: Numbers) -> bool:
+    """Tell whether every text of a field is one of some words, each of which has its end in `ends`."""
+    for cell in range(count):
+        if found[cell, 0] == field and not _among(text, found[cell, 4], found[cell, 5], words, ends):
+            return False
+    return True
+
+
+def _among(text: Bytes, start: int, end: int, words: Bytes, ends: Numbers) -> bool:
+    for word in range(len(ends) - 1):
+        first = ends[word]
+        if ends[word + 1] - first == end - start:
+            place = start
+            while place < end and text[place] == words[first + place - start]:
+                place += 1
+            if place == end:
+                return True
+    return False
+
+
+def hashes(lines: Bytes, size: int, seeds: Numbers, out: Numbers) -> int:
+    """Write two numbers for each line, which are equal for equal lines; return how many lines there are.
+
+    Whoever knows the `seeds` can find lines that differ and have the same: they look as if one was there twice.
+    """
+    prime, other, mask = _PRIME, _OTHER, _MASK
+    one, two = seeds[0], seeds[1]
+    row = 0
+    for at in range(size):
+        byte = lines[at]
+        if byte != 10:
+            one = (one ^ byte) * prime & mask
+            two = (two ^ byte) * other & mask
+            two = two ^ two >> 29
+            continue
+        out[row, 0] = one ^ one >> 32
+        out[row, 1] = two ^ two >> 32
+        one, two = seeds[0], seeds[1]
+        row += 1
+    return row
+
+
 def copied(out: Bytes, size: int, source: Bytes, start: int, end: int) -> int:
     """Copy bytes; return where they end."""
+    if end - start > _SHORT:
+        out[size : size + end - start] = source[start:end]
+        return size + end - start
     for place in range(start, end):
         out[size + place - start] = source[place]
     return size + end - start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -21,36 +21,33 @@ from policies.history import Measure
 
 LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
-_NOTES, _FIELD, _KIND = 8, 0, 3
-"""Numbers that are noted of each value, and which of them are its field and its kind."""
+_NOTES, _FIELD, _START, _KIND = 8, 0, 1, 3
+"""Numbers that are noted of each value, and which of them are its field, its place and its kind."""
 _read = msgspec.json.decode
-_write = msgspec.json.encode
 
 
 class Records(Mapping[int, dict[str, Any]]):
     """The records of lines, each made when it is asked for, with its fields in the order of the line."""
 
-    def __init__(self, block: bytes, count: int) -> None:
-        self._block, self._count = block, count
+    def __init__(self, block: bytes, ends: npt.NDArray[np.int32]) -> None:
+        """`ends`: where each line does."""
+        self._block, self._ends = block, ends
         self._made: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if row not in self._made:
-            self._made[row] = _read(self._lines[row])
+            start = self._ends[row - 1] + 1 if row else 0
+            self._made[row] = _read(self._block[start : self._ends[row]])
         return self._made[row]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._count))
+        return iter(range(len(self._ends)))
 
     def __reversed__(self) -> Iterator[int]:
-        return reversed(range(self._count))
+        return reversed(range(len(self._ends)))
 
     def __len__(self) -> int:
-        return self._count
-
-    @cached_property
-    def _lines(self) -> Sequence[bytes]:
-        return self._block.split(b"\n")
+        return len(self._ends)
 
 
 class Reader:
@@ -63,7 +60,8 @@ class Reader:
         self._order = _int32(sorted(range(len(names)), key=names.__getitem__))
         self._lengths = memoryview(np.array(form.lengths, dtype=np.int32))
         self._places = _int32([-1] * len(names))
-        self._words = {name: {_write(word) for word in words} | {b""} for name, words in form.words.items()}
+        words = {place: form.words[name] for place, name in enumerate(form.names) if name in form.words}
+        self._words = {place: _joined([word.encode() for word in sorted(few)]) for place, few in words.items()}
         self._room = 0
 
     def read(self, block: bytes) -> Sheet | None:
@@ -87,19 +85,21 @@ class Reader:
         if letters.planes(data, *what, *tables, self._lengths, *self._planes, memoryview(sizes)) < 0:
             return None
         text, folded, tight, compared = (bytes(p[:size]) for p, size in zip(self._planes, sizes.tolist(), strict=True))
+        texts = (text, found, cells)
+        if not all(lines.fits(*texts, field, *words) for field, words in self._words.items()):
+            return None
         about = (self._keys, self._key_ends, self._order, text, self._places, self._out)
         size = lines.written(*what, *about)
-        sheet = Sheet(
+        listed = self._found[:cells]
+        return Sheet(
             block=bytes(self._out[:size]),
-            records=Records(block, int(np.count_nonzero(self._found[:cells, _FIELD] < 0))),
+            records=Records(block, listed[listed[:, _FIELD] < 0, _START]),
             planes=Planes(text, folded, tight),
             letters=compared,
-            cells=(data, self._found[:cells], self._numbers),
+            cells=(data, listed, self._numbers),
             names=form.names,
             room=self._out,
         )
-        worded = all(words.issuperset(sheet.lines_of([name])) for name, words in self._words.items())
-        return sheet if worded else None
 
     def _make_room(self, size: int) -> None:
         """Have room for what is made of so many bytes. None of it takes memory before it is used."""
@@ -136,12 +136,12 @@ class Sheet:
         size = letters.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
         return bytes(self.room[:size])
 
-    def lines_of(self, names: Sequence[str]) -> list[bytes]:
-        """Return the values of a field as JSON, or of several as lists, of the rows that have them."""
+    def lines_of(self, names: Sequence[str]) -> bytes:
+        """Return the values of a field as JSON, or of several as lists: a line for each row that has them."""
         data, found, numbers = self.cells
         wanted = _int32([self.names.index(name) for name in names])
         what = (data, memoryview(found), len(found), numbers, self.planes.text, wanted, self.room)
-        return bytes(self.room[: lines.column(*what)]).split(b"\n")[:-1]
+        return bytes(self.room[: lines.column(*what)])
 
     def measured(self, name: str, measure: Measure, without: Collection[int]) -> Sequence[Any]:
         """Return what is measured of a field, of the rows that have it, `without` some (see `history`)."""
@@ -150,7 +150,7 @@ class Sheet:
         rows = np.cumsum(found[:, _FIELD] < 0)
         good = ~np.isin(rows, list(without))
         if measure == "share":
-            every = _read(b"[" + b",".join(self.lines_of([name])) + b"]")
+            every = _read(b"[" + self.lines_of([name]).rstrip().replace(b"\n", b",") + b"]")
             return [str(value) for value, kept in zip(every, good[here].tolist(), strict=True) if kept and value is not None]
         wanted = here & good & np.isin(kind, lines.NUMBERS if measure == "value" else lines.TEXTS)
         values: list[Any] = np.asarray(numbers)[: len(found)][wanted].tolist()
