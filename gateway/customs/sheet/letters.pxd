@@ -3,10 +3,12 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef int ESCAPED, NUMBER, WORD, ROW
+cdef size_t _CHARACTERS
 
 @cython.locals(
-    at_text=Py_ssize_t, at_folded=Py_ssize_t, at_tight=Py_ssize_t, at_letters=Py_ssize_t, first=bint, cell=Py_ssize_t,
-    field=Py_ssize_t, at=Py_ssize_t, end=Py_ssize_t, chars=int, code=int, byte=int, shown=bytes,
+    at_text=size_t, at_folded=size_t, at_tight=size_t, at_letters=size_t, first=bint, cell=size_t,
+    field=Py_ssize_t, at=size_t, end=size_t, chars=int, code=int, byte=cython.uint, shown=bytes,
+    size=size_t, last=size_t,
 )
 cpdef int planes(
     const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count, double[::1] numbers,
@@ -26,14 +28,8 @@ cdef int _hex(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) exce
 
 cdef Py_ssize_t _encoded(int code, unsigned char[::1] out, Py_ssize_t size) except -2
 
-@cython.locals(fields=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t, size=Py_ssize_t, place=Py_ssize_t)
-cpdef Py_ssize_t columns(
-    const int32_t[:, ::1] found, Py_ssize_t count, const unsigned char[::1] tight, int64_t[::1] ends,
-    unsigned char[::1] out,
-) except -2
-
 @cython.locals(
-    shift=int, hits=Py_ssize_t, eight=uint64_t, mix=uint64_t, mask=uint64_t, at=Py_ssize_t, byte=uint64_t,
+    shift=int, hits=size_t, eight=uint64_t, mix=uint64_t, mask=uint64_t, at=size_t, byte=uint64_t,
 )
 cpdef Py_ssize_t places(
     const unsigned char[::1] letters, Py_ssize_t count, const unsigned char[:, ::1] tables, int bits,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import cython
+
 Bytes = Any
 Numbers = Any
 """Of a memory view, in one dimension or two."""
@@ -22,6 +24,7 @@ EIGHT: Final = 8
 """Letters that are looked at as one number."""
 MIX: Final = 0x9E3779B97F4A7C15
 """By what such a number is multiplied, as 64 bits; the first of those are where it stands in a table."""
+_CHARACTERS: Final = 0x110000
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
@@ -37,6 +40,8 @@ def planes(
     is how many characters it has. `source` is the data, too: what is read from.
     """
     at_text = at_folded = at_tight = at_letters = 0
+    if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(tights) < 256:
+        raise IndexError
     first = True
     for cell in range(count):
         field = found[cell, 0]
@@ -62,40 +67,55 @@ def planes(
             source, at, end = shown, 0, len(shown)
         elif found[cell, 3] == WORD:
             end = at
+        # In no form does a text become longer, nor is a character or a byte beyond its table.
+        size = end - at
+        if end > len(source) or at_text + size > len(text) or at_folded + size > len(folded):
+            raise IndexError
+        if at_tight + size > len(tight) or at_letters + size > len(letters):
+            raise IndexError
         chars = 0
-        while at < end:
-            byte = source[at]
-            at += 1
-            chars += 1
-            if byte < 128 and byte != 92:
-                text[at_text] = byte
-                at_text += 1
+        with cython.boundscheck(False):
+            while at < end:
+                byte = source[at]
+                at += 1
+                chars += 1
+                if byte < 128 and byte != 92:
+                    text[at_text] = byte
+                    at_text += 1
+                    folded[at_folded] = byte
+                    at_folded += 1
+                    byte = tights[byte]
+                    tight[at_tight] = byte
+                    letters[at_letters] = byte
+                    at_tight += byte != 0
+                    at_letters += byte != 0
+                    continue
+                if byte == 92:
+                    code = _escaped(source, at, end)
+                    if code < 0:
+                        return -1
+                    at += 1 if source[at] != 117 else 5 if code < 0x10000 else 11
+                    at_text = _encoded(code, text, at_text)
+                else:
+                    code = _decoded(source, at, byte)
+                    if code < 0:
+                        return -1
+                    text[at_text] = byte
+                    at_text += 1
+                    last = at + 1 if code < 0x800 else at + 2 if code < 0x10000 else at + 3
+                    while at < last:
+                        text[at_text] = source[at]
+                        at_text += 1
+                        at += 1
+                byte = folds[code]
                 folded[at_folded] = byte
                 at_folded += 1
                 byte = tights[byte]
                 tight[at_tight] = byte
-                letters[at_letters] = byte
                 at_tight += byte != 0
+                byte = others[code]
+                letters[at_letters] = byte
                 at_letters += byte != 0
-                continue
-            if byte == 92:
-                code = _escaped(source, at, end)
-                at += 1 if source[at] != 117 else 5 if code < 0x10000 else 11
-            else:
-                code = _decoded(source, at, byte)
-                at += 1 if code < 0x800 else 2 if code < 0x10000 else 3
-            if code < 0:
-                return -1
-            at_text = _encoded(code, text, at_text)
-            byte = folds[code]
-            folded[at_folded] = byte
-            at_folded += 1
-            byte = tights[byte]
-            tight[at_tight] = byte
-            at_tight += byte != 0
-            byte = others[code]
-            letters[at_letters] = byte
-            at_letters += byte != 0
         if found[cell, 3] == NUMBER:
             source = data
         found[cell, 5] = at_text
@@ -177,30 +197,6 @@ def _encoded(code: int, out: Bytes, size: int) -> int:
         out[size] = 0x80 | (code >> 6 & 0x3F)
     out[size + 1] = 0x80 | (code & 0x3F)
     return size + 2
-
-
-def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Bytes) -> int:
-    """Write the squeezed plane column by column, a mark after each; return how long it is.
-
-    `ends`: zeros, one more than there are fields; in the end where each column ends.
-    """
-    fields = len(ends) - 1
-    for cell in range(count):
-        if found[cell, 0] >= 0:
-            ends[found[cell, 0] + 1] += found[cell, 7] - found[cell, 6]
-    for field in range(fields):
-        ends[field + 1] += ends[field] + 1
-    for cell in range(count):
-        field = found[cell, 0]
-        if field >= 0:
-            size = ends[field]
-            for place in range(found[cell, 6], found[cell, 7]):
-                out[size] = tight[place]
-                size += 1
-            ends[field] = size
-    for field in range(fields):
-        out[ends[field]] = ROW
-    return ends[fields]
 
 
 def places(letters: Bytes, count: int, tables: Bytes, bits: int, found: Numbers) -> int:

@@ -1,10 +1,9 @@
 # The types of lines.py, for Cython. Every index is checked when it is used.
 cimport cython
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef int TEXT, ESCAPED, PLAIN, NUMBER, WORD, STRING, INTEGER, FLOAT, BOOLEAN, NULL
 cdef uint64_t MAX_INT, _PRIME, _OTHER, _MASK
-cdef Py_ssize_t _SHORT
 
 @cython.locals(
     count=Py_ssize_t, at=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t, seen=uint64_t, one=uint64_t, mark=int,
@@ -71,6 +70,12 @@ cdef Py_ssize_t value(
 cpdef Py_ssize_t column(
     const unsigned char[::1] data, const int32_t[:, ::1] found, Py_ssize_t count, const double[::1] numbers,
     const unsigned char[::1] text, const int32_t[::1] wanted, unsigned char[::1] out,
+) except -2
+
+@cython.locals(fields=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t)
+cpdef Py_ssize_t columns(
+    const int32_t[:, ::1] found, Py_ssize_t count, const unsigned char[::1] tight, int64_t[::1] ends,
+    unsigned char[::1] out,
 ) except -2
 
 @cython.locals(cell=Py_ssize_t)

@@ -133,7 +133,7 @@ class Sheet:
         """Return the squeezed plane by columns in the order of the names, each ended by the mark of a row."""
         _, found, _ = self.cells
         ends = memoryview(np.zeros(len(self.names) + 1, dtype=np.int64))
-        size = letters.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
+        size = lines.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
         return bytes(self.room[:size])
 
     def lines_of(self, names: Sequence[str]) -> bytes:
