@@ -37,7 +37,7 @@ from gateway.customs.sheet.lines import hashes
 from gateway.customs.sheet.sheet import Reader, Sheet
 from gateway.customs.sieve import decode
 from gateway.customs.sieve.sieve import Sieve
-from gateway.customs.spread import Edges, Spreads
+from gateway.customs.spread import Edges, RecordColumns, Spreads
 from gateway.schema import Schema
 from policies.canonical import canonical
 from policies.plan import Output
@@ -123,7 +123,7 @@ class Examiner:
             keys[wrong] = 0
             result.keys = keys.tobytes()
         result.numbers = {name: sheet.measured(name, measure, wrong) for name, measure in self._historic.items()}
-        result.edges = self._spread.edges(sheet.records, sheet.names, sheet.squeezed())
+        result.edges = self._spread.edges(sheet)
         return result
 
     def _read_singly(self, block: bytes) -> Examined:
@@ -152,7 +152,7 @@ class Examiner:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
-        result.edges = self._spread.edges(seen)
+        result.edges = self._spread.edges(RecordColumns(seen))
         return result
 
     def _each(self, numbers: Sequence[int], rows: decode.Rows | Sheet, block: bytes, result: Examined) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from datasketches import kll_doubles_sketch  # type: ignore[import-untyped]
 
 from policies.history import Measure, drift, limits, measure_of
@@ -45,9 +46,9 @@ class Values:
         self._sketch = kll_doubles_sketch(_K)
         self.rows, self._n, self._mean, self._m2 = 0, 0, 0.0, 0.0
 
-    def add(self, values: Iterable[float], rows: int) -> None:
+    def add(self, values: Sequence[float] | npt.NDArray[np.float64], rows: int) -> None:
         """Take in the values that `rows` rows have."""
-        found = np.fromiter(values, dtype=np.float64)
+        found = np.asarray(values, dtype=np.float64)
         self.rows += rows
         if found.size:
             self._sketch.update(found)

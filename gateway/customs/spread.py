@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.customs.scan.plane import squeeze
 from gateway.customs.scan.values import Needle
@@ -41,6 +42,23 @@ class Edges:
     tails: dict[str, list[Piece]] = field(default_factory=dict)
 
 
+class Columns(Protocol):
+    """The columns of a chunk: their squeezed texts that are not empty, from the first row or from the last."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns."""
+
+    def plane(self) -> bytes:
+        """Return the squeezed text of each, ended by the mark of a row."""
+
+    def down(self, name: str) -> Iterator[Piece]:
+        """Yield the texts of one."""
+
+    def up(self, name: str) -> Iterator[Piece]:
+        """Yield them backwards."""
+
+
 class Spreads:
     """Reads the columns of one output downwards."""
 
@@ -50,26 +68,17 @@ class Spreads:
         self._patterns = Patterns({"needles": literals(part for _, part in self._parts)})
         self._ends: dict[str, list[Piece]] = {}
 
-    def edges(
-        self, records: Mapping[int, Mapping[str, object]], names: Sequence[str] = (), plane: bytes = b""
-    ) -> Edges | None:
-        """Look through a chunk; None when there is nothing to look for.
-
-        `plane`: the squeezed texts of the columns `names`, if that is known; then no record has another field.
-        """
+    def edges(self, columns: Columns) -> Edges | None:
+        """Look through a chunk; None when there is nothing to look for."""
         if not self._parts:
             return None
         edges = Edges()
-        columns = _Even(records, names) if names else _columns(records)
-        if not names:
-            joined = planes.joined([_text(columns.values(name)) for name in columns.names])
-            plane = planes.squeezed(planes.unhidden(planes.folded(joined)))
-        hit = self._patterns.rows(plane)["needles"]
+        hit = self._patterns.rows(columns.plane())["needles"]
         for number, name in enumerate(columns.names):
             if number in hit:
-                edges.found += self._within(_pieces(columns.down(name)))
-            edges.heads[name] = list(self._until_enough(_pieces(columns.down(name))))
-            edges.tails[name] = list(self._until_enough(_pieces(columns.up(name))))[::-1]
+                edges.found += self._within(columns.down(name))
+            edges.heads[name] = list(self._until_enough(columns.down(name)))
+            edges.tails[name] = list(self._until_enough(columns.up(name)))[::-1]
         return edges
 
     def across(self, edges: Edges | None, first: int) -> Iterator[Spread]:
@@ -110,67 +119,31 @@ class Spreads:
                 start = whole.find(part, start + 1)
 
 
-Cell = tuple[int, object]
-"""A row, and its value in a column."""
-
-
-class _Even:
-    """The columns of records that have no other fields than these."""
-
-    def __init__(self, records: Mapping[int, Mapping[str, object]], names: Sequence[str]) -> None:
-        self._records, self.names = records, names
-
-    def values(self, name: str) -> Sequence[object]:
-        return [record[name] for record in self._records.values() if name in record]
-
-    def down(self, name: str) -> Iterator[Cell]:
-        return ((row, record[name]) for row, record in self._records.items() if name in record)
-
-    def up(self, name: str) -> Iterator[Cell]:
-        return ((row, record[name]) for row in reversed(self._records) if name in (record := self._records[row]))
-
-
-class _Uneven:
-    """The columns of any records."""
+class RecordColumns:
+    """The columns of any records: the values of each top-level field, with their rows."""
 
     def __init__(self, records: Mapping[int, Mapping[str, object]]) -> None:
-        self._cells: dict[str, list[Cell]] = {}
+        self._cells: dict[str, list[Piece]] = {}
         for row, record in records.items():
             for name, value in record.items():
                 known = name in self._cells or len(self._cells) < MAX_COLUMNS
-                self._cells.setdefault(name if known else _REST, []).append((row, value))
+                if type(value) in (str, int, float):
+                    self._cells.setdefault(name if known else _REST, []).append((row, str(value)))
         self.names = list(self._cells)
 
-    def values(self, name: str) -> Sequence[object]:
-        return [value for _, value in self._cells[name]]
+    def plane(self) -> bytes:
+        joined = planes.joined(["".join([text for _, text in cells]) for cells in self._cells.values()])
+        return planes.squeezed(planes.unhidden(planes.folded(joined)))
 
-    def down(self, name: str) -> Iterator[Cell]:
-        return iter(self._cells[name])
+    def down(self, name: str) -> Iterator[Piece]:
+        return _squeezed(self._cells[name])
 
-    def up(self, name: str) -> Iterator[Cell]:
-        return reversed(self._cells[name])
-
-
-def _columns(records: Mapping[int, Mapping[str, object]]) -> _Even | _Uneven:
-    """Return the values of each top-level field, with their rows."""
-    shapes = set(map(tuple, records.values()))
-    if len(shapes) == 1 and len(names := shapes.pop()) <= MAX_COLUMNS:
-        return _Even(records, names)
-    return _Uneven(records)
+    def up(self, name: str) -> Iterator[Piece]:
+        return _squeezed(reversed(self._cells[name]))
 
 
-def _text(values: Sequence[object]) -> str:
-    try:
-        return "".join(values)  # type: ignore[arg-type]
-    except TypeError:
-        return "".join(map(str, values))
-
-
-def _pieces(column: Iterable[Cell]) -> Iterator[Piece]:
-    """Yield the texts of a column, squeezed."""
-    for row, value in column:
-        if type(value) in (str, int, float) and (text := squeeze(str(value))):
-            yield row, text
+def _squeezed(cells: Iterable[Piece]) -> Iterator[Piece]:
+    return ((row, text) for row, whole in cells if (text := squeeze(whole)))
 
 
 def _rows(pieces: Sequence[Piece], start: int, end: int) -> Iterator[int]:

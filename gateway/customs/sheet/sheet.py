@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.customs.checks.contamination import letter_of
+from gateway.customs.scan.plane import squeeze
 from gateway.customs.sheet import letters, lines
 from gateway.customs.sheet.form import Form
 from gateway.customs.sieve import planes
@@ -31,23 +32,23 @@ class Records(Mapping[int, dict[str, Any]]):
 
     def __init__(self, block: bytes, ends: npt.NDArray[np.int32]) -> None:
         """`ends`: where each line does."""
-        self._block, self._ends = block, ends
+        self._block, self.ends = block, ends
         self._made: dict[int, dict[str, Any]] = {}
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if row not in self._made:
-            start = self._ends[row - 1] + 1 if row else 0
-            self._made[row] = _read(self._block[start : self._ends[row]])
+            start = self.ends[row - 1] + 1 if row else 0
+            self._made[row] = _read(self._block[start : self.ends[row]])
         return self._made[row]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self._ends)))
+        return iter(range(len(self.ends)))
 
     def __reversed__(self) -> Iterator[int]:
-        return reversed(range(len(self._ends)))
+        return reversed(range(len(self.ends)))
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
 
 class Reader:
@@ -129,12 +130,31 @@ class Sheet:
         """The canonical lines."""
         return self.block.split(b"\n")[:-1]
 
-    def squeezed(self) -> bytes:
-        """Return the squeezed plane by columns in the order of the names, each ended by the mark of a row."""
+    def plane(self) -> bytes:
+        """Return the squeezed text of each column, ended by the mark of a row."""
         _, found, _ = self.cells
         ends = memoryview(np.zeros(len(self.names) + 1, dtype=np.int64))
         size = lines.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
         return bytes(self.room[:size])
+
+    def down(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yield the squeezed texts of a column that are not empty, with their rows."""
+        return self._squeezed(self._in(name))
+
+    def up(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yield them backwards."""
+        return self._squeezed(self._in(name)[::-1])
+
+    def _in(self, name: str) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.cells[1][:, _FIELD] == self.names.index(name))
+
+    def _squeezed(self, cells: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
+        for cell in cells:
+            _, at, _, _, start, end, first, last = self.cells[1][cell].tolist()
+            whole = self.planes.text[start:end]
+            text = self.planes.tight[first:last].decode() if whole.isascii() else squeeze(whole.decode())
+            if text:
+                yield int(np.searchsorted(self.records.ends, at)), text
 
     def lines_of(self, names: Sequence[str]) -> bytes:
         """Return the values of a field as JSON, or of several as lists: a line for each row that has them."""
@@ -143,18 +163,18 @@ class Sheet:
         what = (data, memoryview(found), len(found), numbers, self.planes.text, wanted, self.room)
         return bytes(self.room[: lines.column(*what)])
 
-    def measured(self, name: str, measure: Measure, without: Collection[int]) -> Sequence[Any]:
+    def measured(self, name: str, measure: Measure, without: Collection[int]) -> list[Any] | npt.NDArray[np.float64]:
         """Return what is measured of a field, of the rows that have it, `without` some (see `history`)."""
         _, found, numbers = self.cells
         here, kind = found[:, _FIELD] == self.names.index(name), found[:, _KIND]
-        rows = np.cumsum(found[:, _FIELD] < 0)
-        good = ~np.isin(rows, list(without))
+        good = ~np.isin(np.cumsum(found[:, _FIELD] < 0), list(without)) if without else np.True_
         if measure == "share":
-            every = _read(b"[" + self.lines_of([name]).rstrip().replace(b"\n", b",") + b"]")
-            return [str(value) for value, kept in zip(every, good[here].tolist(), strict=True) if kept and value is not None]
-        wanted = here & good & np.isin(kind, lines.NUMBERS if measure == "value" else lines.TEXTS)
-        values: list[Any] = np.asarray(numbers)[: len(found)][wanted].tolist()
-        return values
+            values = _read(b"[" + self.lines_of([name]).rstrip().replace(b"\n", b",") + b"]")
+            kept = (here & good)[here].tolist()
+            return [str(value) for value, good in zip(values, kept, strict=True) if good and value is not None]
+        few = lines.NUMBERS if measure == "value" else lines.TEXTS
+        wanted = here & good & (kind >= few[0]) & (kind <= few[-1])
+        return np.asarray(numbers)[: len(found)][wanted]
 
 
 def _joined(parts: Sequence[bytes]) -> tuple[bytes, memoryview]:

@@ -42,7 +42,7 @@ class Parts:
         if not self._all and not self._long:
             return set()
         plane = np.frombuffer(squeezed, dtype=np.uint8)
-        ends = np.flatnonzero((plane == _MARKS[0]) | (plane == _MARKS[1]))
+        ends = np.flatnonzero(plane < ord("0"))  # the marks
         starts = np.concatenate(([0], ends[:-1] + 1))
         enough = ends - starts >= PIECE
         starts, ends = starts[enough], ends[enough]
