@@ -197,7 +197,9 @@ def _sources(spec: ImageSpec) -> list[Path]:
     if spec.npm:
         found += [ROOT / "requirements" / "npm" / spec.npm / name for name in NPM_FILES]
     for room in spec.rooms:
-        found += [p for p in (ROOT / room).rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".so"]
+        found += [
+            p for p in (ROOT / room).rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".so"
+        ]
     return sorted(found)
 
 

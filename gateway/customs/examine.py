@@ -28,7 +28,7 @@ from gateway.customs.checks.shape import MAX_NODES, Shape
 from gateway.customs.checks.source import Source
 from gateway.customs.checks.unicode import Unicode
 from gateway.customs.columns import Columns
-from gateway.customs.history import columns_of, measures_of
+from gateway.customs.history import Column, columns_of, measures_of
 from gateway.customs.judge import REDACTED, fatal, objections, rejecting
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
@@ -69,7 +69,7 @@ class Examined:
     open: bool = False
     rejects: bool = False
     edges: Edges | None = None
-    numbers: dict[str, list[Any]] = field(default_factory=dict)
+    numbers: dict[str, Column] = field(default_factory=dict)
 
 
 class Examiner:

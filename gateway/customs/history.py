@@ -15,6 +15,8 @@ from datasketches import kll_doubles_sketch  # type: ignore[import-untyped]
 from policies.history import Measure, drift, limits, measure_of
 from policies.plan import Candidate, Distribution, Output
 
+Column = Sequence[Any] | npt.NDArray[np.float64]
+"""What is measured of a field: numbers, or names of shares."""
 CENTILES = [part / 100 for part in range(101)]
 _K = 400
 FACT = "candidate/"
@@ -26,7 +28,7 @@ class Shares:
     def __init__(self) -> None:
         self.rows, self._counts = 0, Counter[str]()
 
-    def add(self, values: Iterable[str], rows: int) -> None:
+    def add(self, values: Column, rows: int) -> None:
         """Take in the values that `rows` rows have."""
         self.rows += rows
         self._counts.update(values)
@@ -46,7 +48,7 @@ class Values:
         self._sketch = kll_doubles_sketch(_K)
         self.rows, self._n, self._mean, self._m2 = 0, 0, 0.0, 0.0
 
-    def add(self, values: Sequence[float] | npt.NDArray[np.float64], rows: int) -> None:
+    def add(self, values: Column, rows: int) -> None:
         """Take in the values that `rows` rows have."""
         found = np.asarray(values, dtype=np.float64)
         self.rows += rows
@@ -101,7 +103,7 @@ class SetValues:
     def __bool__(self) -> bool:
         return bool(self._bounds)
 
-    def add(self, columns: Mapping[str, list[Any]], rows: int) -> None:
+    def add(self, columns: Mapping[str, Column], rows: int) -> None:
         """Take in the values of some rows, by field."""
         for name, values in self._values.items():
             values.add(columns.get(name, []), rows)
@@ -133,7 +135,7 @@ def measures_of(output: Output) -> dict[str, Measure]:
     return {name: measure_of(fields.get(name)) or "value" for name in output.bounds}
 
 
-def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, Measure]) -> dict[str, list[Any]]:
+def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, Measure]) -> dict[str, Column]:
     """Return what is measured of some fields, of the records that have them."""
     rows = list(records)
     return {name: list(_measured(rows, name, measure)) for name, measure in fields.items()}

@@ -62,7 +62,8 @@ class Contamination:
         hashes, owners = np.frombuffer(windows, dtype=np.int64), np.repeat(np.arange(len(counts)) - 1, counts)
         order = np.argsort(hashes, kind="stable")
         self._windows, self._owners = hashes[order], owners[order]
-        self._bits, self._likely = _tables(self._runs)
+        self._bits, tables = _tables(self._runs)
+        self._likely = memoryview(tables)
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
         for where in self.rows([candidate.record or {}]).values():
@@ -86,13 +87,12 @@ class Contamination:
         """Return all places at which one of the runs could begin."""
         if not self._runs:
             return []
-        found = np.empty(_PLACES, dtype=np.int64)
+        found = memoryview(np.empty(_PLACES, dtype=np.int64))
         count = places(letters, len(letters), self._likely, self._bits, found)
         if count > len(found):
-            found = np.empty(count, dtype=np.int64)
+            found = memoryview(np.empty(count, dtype=np.int64))
             places(letters, len(letters), self._likely, self._bits, found)
-        listed: list[int] = found[:count].tolist()
-        return listed
+        return found[:count].tolist()
 
     def _owner(self, letters: bytes, place: int) -> int | None:
         """Return whose run is at a place, if enough of the probe is there."""

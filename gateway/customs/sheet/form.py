@@ -41,7 +41,11 @@ class Form:
     def identifies(self, name: str) -> bool:
         """Tell whether every record has this field, with a value that can be written in one way."""
         place = self.names.index(name) if name in self.names else None
-        return place is not None and bool(self.required >> place & 1) and not self.kinds[place] & ~KINDS["integer"] & KINDS["number"]
+        return (
+            place is not None
+            and bool(self.required >> place & 1)
+            and not self.kinds[place] & ~KINDS["integer"] & KINDS["number"]
+        )
 
 
 def form_of(schema: Mapping[str, Any], bounds: Mapping[str, Mapping[str, Any]]) -> Form | None:

@@ -6,13 +6,14 @@ to letters and digits; and as letters alone, by which probes are compared.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cython
 
-Bytes = Any
-Numbers = Any
-"""Of a memory view, in one dimension or two."""
+Bytes: TypeAlias = "bytes | memoryview[int]"
+Room: TypeAlias = "memoryview[int]"
+Numbers: TypeAlias = Any
+"""A memory view of numbers, in one dimension or two."""
 
 ESCAPED: Final = 2
 NUMBER: Final = 4
@@ -30,7 +31,7 @@ _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 def planes(
     data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers, folds: Bytes, others: Bytes, tights: Bytes, lengths: Numbers,
-    text: Bytes, folded: Bytes, tight: Bytes, letters: Bytes, sizes: Numbers,
+    text: Room, folded: Room, tight: Room, letters: Room, sizes: Numbers,
 ) -> int:  # fmt: skip
     """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual, or 0.
 
@@ -179,7 +180,7 @@ def _hex(data: Bytes, at: int, end: int) -> int:
     return code
 
 
-def _encoded(code: int, out: Bytes, size: int) -> int:
+def _encoded(code: int, out: Room, size: int) -> int:
     """Write a character as UTF-8; return where it ends."""
     if code < 0x80:
         out[size] = code
@@ -199,7 +200,7 @@ def _encoded(code: int, out: Bytes, size: int) -> int:
     return size + 2
 
 
-def places(letters: Bytes, count: int, tables: Bytes, bits: int, found: Numbers) -> int:
+def places(letters: Bytes, count: int, tables: Numbers, bits: int, found: Numbers) -> int:
     """Find where runs of 24 letters could begin whose every eight some table has; return how many there are.
 
     `tables`: for the first, the second and the third eight letters of a run, what a number made of them could be. As
@@ -218,7 +219,7 @@ def places(letters: Bytes, count: int, tables: Bytes, bits: int, found: Numbers)
     return hits
 
 
-def _could_be(letters: Bytes, start: int, tables: Bytes, shift: int) -> bool:
+def _could_be(letters: Bytes, start: int, tables: Numbers, shift: int) -> bool:
     eight, mix, mask = 0, MIX, _MASK
     for part in range(2):
         for at in range(start + part * 8, start + part * 8 + 8):

@@ -6,7 +6,7 @@ list, a key with an escape, an integer beyond 53 bits) ends the reading with -1:
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cython
 import msgspec
@@ -41,9 +41,10 @@ _OTHER: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 _write = msgspec.json.encode
 
-Bytes = Any
-Numbers = Any
-"""Of NumPy or of a memory view, in one dimension or two."""
+Bytes: TypeAlias = "bytes | memoryview[int]"
+Room: TypeAlias = "memoryview[int]"
+Numbers: TypeAlias = Any
+"""A memory view of numbers, in one dimension or two."""
 
 
 def cells(
@@ -212,7 +213,7 @@ def _number(data: Bytes, start: int, kinds: int, cell: int, found: Numbers, numb
             return -1
         found[cell, 3] = NUMBER
         numbers[cell] = float(bytes(data[start:at]))
-        if MAX_INT < abs(numbers[cell]):
+        if abs(numbers[cell]) > MAX_INT:
             return -1
     return at
 
@@ -232,7 +233,7 @@ def _exponent(data: Bytes, at: int) -> int:
 
 def written(
     data: Bytes, found: Numbers, count: int, numbers: Numbers, keys: Bytes, ends: Numbers, order: Numbers,
-    text: Bytes, places: Numbers, out: Bytes,
+    text: Bytes, places: Numbers, out: Room,
 ) -> int:  # fmt: skip
     """Write the lines as they are applied: fields in `order`, nothing between them. Return how long that is.
 
@@ -264,19 +265,19 @@ def written(
     return size
 
 
-def value(data: Bytes, found: Numbers, cell: int, numbers: Numbers, text: Bytes, out: Bytes, size: int) -> int:
+def value(data: Bytes, found: Numbers, cell: int, numbers: Numbers, text: Bytes, out: Room, size: int) -> int:
     """Write one value as it is applied; return how long all is then."""
     kind = found[cell, 3]
     if kind == TEXT:
         return copied(out, size, data, found[cell, 1] - 1, found[cell, 2] + 1)
-    if kind == PLAIN or kind == WORD:
+    if kind in (PLAIN, WORD):
         return copied(out, size, data, found[cell, 1], found[cell, 2])
     form = _write(numbers[cell] if kind == NUMBER else bytes(text[found[cell, 4] : found[cell, 5]]).decode())
     return copied(out, size, form, 0, len(form))
 
 
 def column(
-    data: Bytes, found: Numbers, count: int, numbers: Numbers, text: Bytes, wanted: Numbers, out: Bytes
+    data: Bytes, found: Numbers, count: int, numbers: Numbers, text: Bytes, wanted: Numbers, out: Room
 ) -> int:  # fmt: skip
     """Write the values of one field, or of several as a list, a line for each row that has them; return how long."""
     size = row = there = 0
@@ -303,7 +304,7 @@ def column(
     return size
 
 
-def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Bytes) -> int:
+def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Room) -> int:
     """Write the squeezed plane column by column, a mark after each; return how long it is.
 
     `ends`: zeros, one more than there are fields; in the end where each column ends.
@@ -320,7 +321,8 @@ def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Bytes)
             ends[field] = copied(out, ends[field], tight, found[cell, 6], found[cell, 7])
     for field in range(fields):
         out[ends[field]] = 30
-    return ends[fields]
+    size: int = ends[fields]
+    return size
 
 
 def fits(text: Bytes, found: Numbers, count: int, field: int, words: Bytes, ends: Numbers) -> bool:
@@ -365,7 +367,7 @@ def hashes(lines: Bytes, size: int, seeds: Numbers, out: Numbers) -> int:
     return row
 
 
-def copied(out: Bytes, size: int, source: Bytes, start: int, end: int) -> int:
+def copied(out: Room, size: int, source: Bytes, start: int, end: int) -> int:
     """Copy bytes; return where they end."""
     if size < 0 or start < 0 or end > len(source) or size + end - start > len(out):
         raise IndexError

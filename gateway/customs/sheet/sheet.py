@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.customs.checks.contamination import letter_of
+from gateway.customs.history import Column
 from gateway.customs.scan.plane import squeeze
 from gateway.customs.sheet import letters, lines
 from gateway.customs.sheet.form import Form
@@ -60,7 +61,6 @@ class Reader:
         self._keys, self._key_ends = _joined([b'"%s":' % name for name in names])
         self._order = _int32(sorted(range(len(names)), key=names.__getitem__))
         self._lengths = memoryview(np.array(form.lengths, dtype=np.int32))
-        self._places = _int32([-1] * len(names))
         words = {place: form.words[name] for place, name in enumerate(form.names) if name in form.words}
         self._words = {place: _joined([word.encode() for word in sorted(few)]) for place, few in words.items()}
         self._room = 0
@@ -79,18 +79,15 @@ class Reader:
         form, found = self._form, memoryview(self._found)
         limits = (form.kinds, form.low, form.high, form.required)
         cells = lines.cells(data, self._names, self._name_ends, *limits, found, self._numbers)
-        if cells < 0:
-            return None
-        tables, sizes = (planes.ascii_of(), letter_of(), _tight()), np.zeros(4, dtype=np.int64)
         what = (data, found, cells, self._numbers)
-        if letters.planes(data, *what, *tables, self._lengths, *self._planes, memoryview(sizes)) < 0:
+        made = self._planes_of(what) if cells >= 0 else None
+        if made is None:
             return None
-        text, folded, tight, compared = (bytes(p[:size]) for p, size in zip(self._planes, sizes.tolist(), strict=True))
-        texts = (text, found, cells)
-        if not all(lines.fits(*texts, field, *words) for field, words in self._words.items()):
+        text, folded, tight, compared = made
+        if not all(lines.fits(text, found, cells, field, *words) for field, words in self._words.items()):
             return None
-        about = (self._keys, self._key_ends, self._order, text, self._places, self._out)
-        size = lines.written(*what, *about)
+        places = _int32([-1] * len(form.names))
+        size = lines.written(*what, self._keys, self._key_ends, self._order, text, places, self._out)
         listed = self._found[:cells]
         return Sheet(
             block=bytes(self._out[:size]),
@@ -102,13 +99,22 @@ class Reader:
             room=self._out,
         )
 
+    def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[bytes, bytes, bytes, bytes] | None:
+        sizes = np.zeros(4, dtype=np.int64)
+        tables = (memoryview(planes.ascii_of()), memoryview(letter_of()), _tight(), self._lengths)
+        one, two, three, four = self._room_for
+        if letters.planes(what[0], *what, *tables, one, two, three, four, memoryview(sizes)) < 0:
+            return None
+        ends = sizes.tolist()
+        return bytes(one[: ends[0]]), bytes(two[: ends[1]]), bytes(three[: ends[2]]), bytes(four[: ends[3]])
+
     def _make_room(self, size: int) -> None:
         """Have room for what is made of so many bytes. None of it takes memory before it is used."""
         if size > self._room:
             self._room = room = size + (size >> 1) + 64
             self._found = np.empty((room, _NOTES), dtype=np.int32)
             self._numbers = memoryview(np.empty(room, dtype=np.float64))
-            self._planes = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(4)]
+            self._room_for = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(4)]
             self._out = memoryview(np.empty(room, dtype=np.uint8))
 
 
@@ -163,7 +169,7 @@ class Sheet:
         what = (data, memoryview(found), len(found), numbers, self.planes.text, wanted, self.room)
         return bytes(self.room[: lines.column(*what)])
 
-    def measured(self, name: str, measure: Measure, without: Collection[int]) -> list[Any] | npt.NDArray[np.float64]:
+    def measured(self, name: str, measure: Measure, without: Collection[int]) -> Column:
         """Return what is measured of a field, of the rows that have it, `without` some (see `history`)."""
         _, found, numbers = self.cells
         here, kind = found[:, _FIELD] == self.names.index(name), found[:, _KIND]
@@ -174,7 +180,8 @@ class Sheet:
             return [str(value) for value, good in zip(values, kept, strict=True) if good and value is not None]
         few = lines.NUMBERS if measure == "value" else lines.TEXTS
         wanted = here & good & (kind >= few[0]) & (kind <= few[-1])
-        return np.asarray(numbers)[: len(found)][wanted]
+        column: npt.NDArray[np.float64] = np.asarray(numbers)[: len(found)][wanted]
+        return column
 
 
 def _joined(parts: Sequence[bytes]) -> tuple[bytes, memoryview]:

@@ -41,8 +41,9 @@ class Planes:
 
 def planes_of(plane: str) -> Planes:
     """Return the forms of a plane."""
-    ascii = folded(plane)
-    return Planes(plane.encode("utf-8", "replace"), ascii, squeezed(unhidden(ascii), keep=(ROW + TEXT).encode()))
+    likeness = folded(plane)
+    tight = squeezed(unhidden(likeness), keep=(ROW + TEXT).encode())
+    return Planes(plane.encode("utf-8", "replace"), likeness, tight)
 
 
 def values_of(record: Mapping[str, object]) -> str:

@@ -92,7 +92,9 @@ class Sieve:
         numbers, every = list(records), list(records.values())
         plane = planes.plane_of(every, flat=self._flat)
         values = planes.planes_of(plane)
-        whole = planes.planes_of(planes.joined([planes.pairs_of(record) for record in every])) if self._pairs else values
+        whole = (
+            planes.planes_of(planes.joined([planes.pairs_of(record) for record in every])) if self._pairs else values
+        )
         found, wrapped = self._texts(values, whole)
         if self._keys:
             keys = planes.planes_of(planes.joined([planes.keys_of(record) for record in every]))
@@ -157,4 +159,6 @@ class Sieve:
                     decoded += pieces
             except ExhaustedError:
                 found.add(row)
-        return found | ({rows[piece] for piece in self._anything(planes.planes_of(planes.joined(decoded)))} if decoded else set())
+        return found | (
+            {rows[piece] for piece in self._anything(planes.planes_of(planes.joined(decoded)))} if decoded else set()
+        )
