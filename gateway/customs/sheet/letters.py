@@ -29,16 +29,17 @@ _CHARACTERS: Final = 0x110000
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
-def planes(
-    data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers, folds: Bytes, others: Bytes, tights: Bytes, lengths: Numbers,
+def planes(  # noqa: C901 - one loop over characters
+    data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers,
+    folds: Bytes, others: Bytes, tights: Bytes, lengths: Numbers,
     text: Room, folded: Room, tight: Room, letters: Room, sizes: Numbers,
 ) -> int:  # fmt: skip
     """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual, or 0.
 
     `folds` and `others`: the byte of each character in the folded plane and among the letters; `tights`: that of a
     folded byte in the squeezed one; 0 where it is left out. `lengths`: the least and the most characters of a text of
-    each field. Where a value lies in `text` and in `tight` is noted beside where it lies in `data`; the number of a text
-    is how many characters it has. `source` is the data, too: what is read from.
+    each field. Where a value lies in `text` and in `tight` is noted beside where it lies in `data`; the number of a
+    text is how many characters it has. `source` is the data, too: what is read from.
     """
     at_text = at_folded = at_tight = at_letters = 0
     if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(tights) < 256:

@@ -37,12 +37,16 @@ cdef Py_ssize_t _word(
     const unsigned char[::1] data, Py_ssize_t at, bytes word, Py_ssize_t cell, int32_t[:, ::1] found
 ) except -2
 
-@cython.locals(
-    at=Py_ssize_t, first=Py_ssize_t, whole=uint64_t, digits=Py_ssize_t, scale=uint64_t, point=Py_ssize_t, odd=bint,
-)
+@cython.locals(at=Py_ssize_t, first=Py_ssize_t, whole=uint64_t, digits=Py_ssize_t)
 cdef Py_ssize_t _number(
     const unsigned char[::1] data, Py_ssize_t start, int kinds, Py_ssize_t cell, int32_t[:, ::1] found,
     double[::1] numbers,
+) except -2
+
+@cython.locals(minus=bint, at=Py_ssize_t, digits=Py_ssize_t, scale=uint64_t, odd=bint)
+cdef Py_ssize_t _float(
+    const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t point, uint64_t whole, Py_ssize_t cell,
+    int32_t[:, ::1] found, double[::1] numbers,
 ) except -2
 
 @cython.locals(start=Py_ssize_t)

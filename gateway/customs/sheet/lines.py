@@ -1,7 +1,7 @@
 """The lines of a chunk: where their values lie, and how they are applied. Compiled; see `lines.pxd` for the types.
 
-A line is read only as every reader of JSON would read it. Whatever is unusual (another field, a value of another kind, a
-list, a key with an escape, an integer beyond 53 bits) ends the reading with -1: then the chunk is read in another way.
+A line is read only as every reader of JSON would read it. Whatever is unusual (another field, a value of another kind,
+a list, a key with an escape, an integer beyond 53 bits) ends the reading with -1: then the chunk is read otherwise.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def cells(
 ) -> int:  # fmt: skip
     """Find the values of lines, each ended by a newline. Return how many there are, with the ends of lines; or -1.
 
-    `names`: those of the fields, one after the other, each up to its end; `kinds`, `low` and `high`: what values a field
-    takes; `required`: a bit for each field that must be there. `found`: for each value its field, where it starts and
-    ends, and what it is (-1 and the end, for an end of a line); `numbers`: its number, if it is one.
+    `names`: those of the fields, one after the other, each up to its end; `kinds`, `low` and `high`: what values a
+    field takes; `required`: a bit for each field that must be there. `found`: for each value its field, where it starts
+    and ends, and what it is (-1 and where, for the end of a line); `numbers`: its number, if it is one.
     """
     count = len(data)
     at = cell = 0
@@ -189,10 +189,15 @@ def _number(data: Bytes, start: int, kinds: int, cell: int, found: Numbers, numb
         found[cell, 3] = PLAIN
         numbers[cell] = -float(whole) if first > start else float(whole)
         return at
-    if not kinds & FLOAT:
-        return -1
+    return _float(data, start, at, whole, cell, found, numbers) if kinds & FLOAT else -1
+
+
+def _float(data: Bytes, start: int, point: int, whole: int, cell: int, found: Numbers, numbers: Numbers) -> int:
+    """Read a number with a fraction or an exponent from `point` on. `whole`: what stands before it."""
+    minus = data[start] == 45
+    at = point
+    digits = point - start - minus
     scale = 1
-    point = at
     if data[at] == 46:
         at += 1
         while 48 <= data[at] <= 57:
@@ -203,9 +208,7 @@ def _number(data: Bytes, start: int, kinds: int, cell: int, found: Numbers, numb
         if at == point + 1:
             return -1
     found[cell, 3] = PLAIN
-    numbers[cell] = float(whole) / float(scale)
-    if first > start:
-        numbers[cell] = -numbers[cell]
+    numbers[cell] = -float(whole) / float(scale) if minus else float(whole) / float(scale)
     odd = data[at] == 101 or data[at] == 69 or digits + at - point > 16 or (data[at - 1] == 48 and at > point + 2)
     if odd or (whole != 0 and -0.001 < numbers[cell] < 0.001):
         at = _exponent(data, at)

@@ -25,6 +25,8 @@ LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
 _NOTES, _FIELD, _START, _KIND = 8, 0, 1, 3
 """Numbers that are noted of each value, and which of them are its field, its place and its kind."""
+_FEW = 32
+"""Values that are looked up together, where often a few are enough."""
 _read = msgspec.json.decode
 
 
@@ -155,12 +157,14 @@ class Sheet:
         return np.flatnonzero(self.cells[1][:, _FIELD] == self.names.index(name))
 
     def _squeezed(self, cells: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
-        for cell in cells:
-            _, at, _, _, start, end, first, last = self.cells[1][cell].tolist()
-            whole = self.planes.text[start:end]
-            text = self.planes.tight[first:last].decode() if whole.isascii() else squeeze(whole.decode())
-            if text:
-                yield int(np.searchsorted(self.records.ends, at)), text
+        for first in range(0, len(cells), _FEW):
+            notes = self.cells[1][cells[first : first + _FEW]]
+            rows = np.searchsorted(self.records.ends, notes[:, _START]).tolist()
+            for row, (*_, start, end, tight, last) in zip(rows, notes.tolist(), strict=True):
+                whole = self.planes.text[start:end]
+                text = self.planes.tight[tight:last].decode() if whole.isascii() else squeeze(whole.decode())
+                if text:
+                    yield row, text
 
     def lines_of(self, names: Sequence[str]) -> bytes:
         """Return the values of a field as JSON, or of several as lists: a line for each row that has them."""
