@@ -14,8 +14,8 @@ Reading order:
    in, what comes out; `serve/servers/` - the servers, whose client we are; `bridge.py` - how one in a container is met.
 5. `serve/buffer.py`, `serve/app.py`, `serve/server.py` - the edges: file, HTTP, sockets.
 6. `customs/chain.py` - is this the buffer that the event log vouches for?
-7. `customs/checks/` - one pure rule a file; `customs/scan/` finds secrets; `customs/sieve/` says which rows need either;
-   `customs/sheet/` reads flat rows for it by the byte; `customs/examine.py` has all of them judge a chunk.
+7. `customs/checks/` - one pure rule a file; `customs/scan/` finds secrets; `customs/sieve/` says which rows need
+   them; `customs/sheet/` reads flat rows for it by the byte; `customs/examine.py` has all of them judge a chunk.
 8. `customs/judge.py`, `customs/dataset.py`, `customs/run.py` - verdicts, the sink, and the order of it all.
 9. `customs/sinks/run.py` - who applies, in a container of its own; one file a sink. For a repository:
    `customs/patch.py` (pure), then `commits.py`, `plumbing.py`, `forges/` and `git.py` there.
