@@ -101,7 +101,9 @@ class Examiner:
         if self._singly or self._refers or not self._sieve.closed:
             return None
         form = form_of(output.schema, self._bounds.schemas())
-        return Reader(form) if form is not None and all(map(form.identifies, output.unique)) else None
+        if form is None or not all(map(form.identifies, output.unique)):
+            return None
+        return Reader(form, probes=self._contamination is not None)
 
     def examine(self, block: bytes) -> Examined:
         """Judge the rows of a chunk: lines, without a last newline."""

@@ -127,7 +127,7 @@ def letters_of(plane: str) -> bytes:
 @cache
 def letter_of() -> npt.NDArray[np.uint8]:
     """Return what each code point is taken for; 0 where it is left out. One that stands for several is the first."""
-    table = np.zeros(0x110000, dtype=np.uint8)
+    table = np.zeros(planes.CHARACTERS, dtype=np.uint8)
     for code in range(_LETTERS):
         char = chr(code)
         if char.isalnum():

@@ -57,7 +57,9 @@ class Records(Mapping[int, dict[str, Any]]):
 class Reader:
     """Reads chunks of records of one form."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, *, probes: bool) -> None:
+        """`probes`: the letters are wanted; otherwise there are none."""
+        self._others = memoryview(letter_of()) if probes else bytes(planes.CHARACTERS)
         self._form, names = form, [name.encode() for name in form.names]
         self._names, self._name_ends = _joined(names)
         self._keys, self._key_ends = _joined([b'"%s":' % name for name in names])
@@ -103,7 +105,7 @@ class Reader:
 
     def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[bytes, bytes, bytes, bytes] | None:
         sizes = np.zeros(4, dtype=np.int64)
-        tables = (memoryview(planes.ascii_of()), memoryview(letter_of()), _tight(), self._lengths)
+        tables = (memoryview(planes.ascii_of()), self._others, _tight(), self._lengths)
         one, two, three, four = self._room_for
         if letters.planes(what[0], *what, *tables, one, two, three, four, memoryview(sizes)) < 0:
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import hyperscan
@@ -18,22 +19,26 @@ from gateway.customs.sieve import planes
 class Patterns:
     """Compiled patterns, in groups."""
 
-    def __init__(self, groups: Mapping[str, Iterable[str]]) -> None:
-        """Compile; raises `hyperscan.error` for what the engine does not take."""
+    def __init__(self, groups: Mapping[str, Iterable[str]], *, rare: bool = False) -> None:
+        """Compile; raises `hyperscan.error` for what the engine does not take. `rare`: not before they are needed."""
         pairs = [(name, expression.encode()) for name, group in groups.items() for expression in group]
-        self._names = [name for name, _ in pairs]
-        self._database = hyperscan.Database() if pairs else None
-        if self._database is not None:
-            expressions = [expression for _, expression in pairs]
-            self._database.compile(expressions=expressions, ids=list(range(len(pairs))), elements=len(pairs))
+        self._names, self._expressions = [name for name, _ in pairs], [expression for _, expression in pairs]
+        if self._names and not rare:
+            self._database  # noqa: B018 - before customs forks
+
+    @cached_property
+    def _database(self) -> hyperscan.Database:
+        database, count = hyperscan.Database(), len(self._names)
+        database.compile(expressions=self._expressions, ids=list(range(count)), elements=count)
+        return database
 
     def __bool__(self) -> bool:
-        return self._database is not None
+        return bool(self._names)
 
     def rows(self, plane: bytes, mark: bytes = planes.ROW.encode()) -> Mapping[str, set[int]]:
         """Return the rows of a plane, each ended by a mark, in which a pattern of a group matches, by group."""
         ends: defaultdict[int, list[int]] = defaultdict(list)
-        if self._database is not None:
+        if self._names:
             self._database.scan(plane, match_event_handler=_keep, context=ends)
         found: defaultdict[str, set[int]] = defaultdict(set)
         for number, places in ends.items():

@@ -21,6 +21,7 @@ from gateway.customs.scan.plane import LOOKALIKES, texts
 ROW, TEXT = "\x1e", "\0"
 OTHER, HIDDEN, MANY = 0x80, 0x81, 0x82
 """A letter without an ASCII likeness; a character that is not seen; one that stands for several."""
+CHARACTERS = 0x110000
 _LOOKED_AT = (range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000), range(0xE0000, 0xE1000))
 """Where letters stand that look like ASCII: not in ideographs and Hangul, nor where nothing or nobody's is."""
 _LOWER = bytes(code + 32 if 65 <= code <= 90 else code for code in range(256))
@@ -130,7 +131,7 @@ def _ends(plane: bytes, mark: bytes) -> npt.NDArray[np.int64]:
 @cache
 def ascii_of() -> npt.NDArray[np.uint8]:
     """Return the ASCII byte of every code point."""
-    table = np.full(0x110000, OTHER, dtype=np.uint8)
+    table = np.full(CHARACTERS, OTHER, dtype=np.uint8)
     table[:128] = np.arange(128, dtype=np.uint8)
     for code in chain.from_iterable(_LOOKED_AT):
         char = chr(code)

@@ -69,7 +69,7 @@ class Sieve:
         self._whole = Patterns({"tokens": tokens, "encoded": _ENCODED, **asked})
         self._glued = Patterns({"tokens": tokens, "run": [_RUN]})
         self._characters = Patterns({"unicode": unicode.SIEVE})
-        self._personal, self._hex = Patterns({"pii": pii.SIEVE}), Patterns({"hex": [_HEX]})
+        self._personal, self._hex = Patterns({"pii": pii.SIEVE}, rare=True), Patterns({"hex": [_HEX]}, rare=True)
         self._hex_leads = Patterns({"hex": [_HEX_LEAD]})
         self._needles = Patterns({"needles": literals(part for needle in needles for part in needle.squeezed)})
         odd = [part for needle in needles for word in needle.exact for part in (word, word[::-1])]
