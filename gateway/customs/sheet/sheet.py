@@ -62,9 +62,8 @@ class Reader:
         self._keys, self._key_ends = _joined([b'"%s":' % name for name in names])
         self._order = _int32(sorted(range(len(names)), key=names.__getitem__))
         self._lengths = memoryview(np.array(form.lengths, dtype=np.int32))
-        self._places = _int32([-1] * len(names))
         self._words = {name: {_write(word) for word in words} | {b""} for name, words in form.words.items()}
-        self._room = 0
+        self._room = -1
 
     def read(self, block: bytes) -> Sheet | None:
         """Read lines, without a last newline; None where any of them is unusual, or does not fit."""
@@ -87,7 +86,8 @@ class Reader:
         if letters.planes(data, *what, *tables, self._lengths, *self._planes, memoryview(sizes)) < 0:
             return None
         text, folded, tight, compared = (bytes(p[:size]) for p, size in zip(self._planes, sizes.tolist(), strict=True))
-        about = (self._keys, self._key_ends, self._order, text, self._places, self._out)
+        places = _int32([-1] * len(form.names))  # new ones, as a reading that ends early leaves its own there
+        about = (self._keys, self._key_ends, self._order, text, places, self._out)
         size = lines.written(*what, *about)
         sheet = Sheet(
             block=bytes(self._out[:size]),
@@ -108,7 +108,8 @@ class Reader:
             self._found = np.empty((room, _NOTES), dtype=np.int32)
             self._numbers = memoryview(np.empty(room, dtype=np.float64))
             self._planes = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(4)]
-            self._out = memoryview(np.empty(room, dtype=np.uint8))
+            # What fits the planes has to fit here by columns, each of which ends in a mark.
+            self._out = memoryview(np.empty(room + len(self._form.names), dtype=np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
