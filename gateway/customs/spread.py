@@ -19,6 +19,8 @@ MAX_COLUMNS = 256
 """Columns that are kept apart; the rest, of an output that allows any field, are read as one."""
 _REST = ""
 _ROW = planes.ROW.encode()
+_READ = (str, int, float)
+"""Types of what is read in a column; whatever else is there parts nothing."""
 Piece = tuple[int, str]
 """A row, and its squeezed text in a column."""
 
@@ -163,13 +165,13 @@ def _text(values: Sequence[object]) -> str:
     try:
         return "".join(values)  # type: ignore[arg-type]
     except TypeError:
-        return "".join(map(str, values))
+        return "".join([str(value) for value in values if type(value) in _READ])
 
 
 def _pieces(column: Iterable[Cell]) -> Iterator[Piece]:
     """Yield the texts of a column, squeezed."""
     for row, value in column:
-        if type(value) in (str, int, float) and (text := squeeze(str(value))):
+        if type(value) in _READ and (text := squeeze(str(value))):
             yield row, text
 
 
