@@ -100,6 +100,21 @@ def test_a_line_with_a_second_reading_ends_the_reading(line: bytes) -> None:
     assert reader.read(joined([*good, line, *good])) is None
 
 
+def test_every_letter_is_searched_as_in_the_older_way_however_it_is_written() -> None:
+    codes = [*range(0x20, 0x3400, 3), *range(0xA000, 0xAC00, 7), *range(0xF900, 0x20000, 5), *range(0xE0000, 0xE0200)]
+    for ensure_ascii in (True, False):
+        assert read(written([{"text": f"a{chr(code)}b"} for code in codes], ensure_ascii=ensure_ascii)) is not None
+
+
+def test_a_text_is_read_only_if_it_is_utf_8() -> None:
+    after = [0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xFF]
+    tails = [b"", b"A", b"\x80", b"\xbf", b"\x80\xbf", b"\x80A", b"\xc0\x80", b"\x80\x80\x80"]
+    for text in (bytes([one, two]) + tail for one in range(0x80, 0x100) for two in after for tail in tails):
+        assert (READER.read(b'{"text":"' + text + b'"}') is not None) == (
+            decode.strict_record(b'{"a":"' + text + b'"}') is not None
+        )
+
+
 @pytest.mark.parametrize("mark", ["\0", "\x1e", "\x01", "\x1f", "\x0b"])
 def test_the_marks_of_planes_are_in_no_text(mark: str) -> None:
     for ensure_ascii in (True, False):
