@@ -49,6 +49,16 @@ def test_honest_rows_are_read(ensure_ascii: bool, separators: tuple[str, str]) -
         assert read(block) is not None, block
 
 
+def test_a_number_is_read_in_whatever_way_it_is_written() -> None:
+    numbers = (
+        b"0.00005 -0.00005 0.00001 0.0009 0.001 0.00012 1.50 -0.00 1e3 1E-7 5e-324 0.1e1 100000000000000.5 0e0".split()
+    )
+    numbers += b"9007199254740991.4 123456789012345.67 0.30000000000000004 0.1000000000000000055511151231257827".split()
+    for number in numbers:
+        for block in (b'{"a":' + number + b"}", b'{"text":"and much that gives it room","b":' + number + b"}"):
+            assert read(block) is not None, number
+
+
 @settings(max_examples=300)
 @given(st.lists(sheets.lines(), min_size=1, max_size=3).map(joined))
 def test_whatever_is_read_is_read_as_by_the_strict_parser(block: bytes) -> None:
