@@ -313,8 +313,8 @@ def _closed_names(schema: Mapping[str, Any]) -> Sequence[str] | None:
 
 
 def _is_flat(schema: Mapping[str, Any]) -> bool:
-    """Tell whether every record is a list of texts, numbers and the like."""
-    plain = {"string", "number", "integer", "boolean", "null"}
+    """Tell whether every record is a list of texts and numbers. True, false and null are no texts, and part none."""
+    plain = {"string", "number", "integer"}
     closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
     fields = schema.get("properties", {}).values()
     return closed and all(isinstance(field, Mapping) and _kinds(field, {"object"}) <= plain for field in fields)

@@ -18,7 +18,9 @@ from gateway.customs.checks import links, pii, unicode
 from gateway.customs.examine import examiner
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.decode import read
-from tests.gateway.sieves import NEEDLES, OUTPUT, SIEVE, joined, objected, suspects
+from tests.gateway.kit import make_output
+from tests.gateway.sieves import ALL, NEEDLES, OUTPUT, SIEVE, joined, objected, suspects
+from tests.gateway.test_contamination import LONG, PROBES
 from tests.gateway.test_rules import POSITIVE
 from tests.gateway.test_secrets import GUISES, SECRET
 from tests.gateway.test_text_checks import BAD_LINKS, GOOD_LINKS, NOBODY, PERSONAL, PLAIN
@@ -36,6 +38,22 @@ def test_every_token_is_stopped(token: str) -> None:
     assert suspects([{"a": f"see {token} there"}]) == {0}
     assert suspects([{"a": f"see {token[:9]}", "b": f"{token[9:]} there"}]) == {0}
     assert suspects([{"a": base64.b64encode(f"see {token} there".encode()).decode()}]) == {0}
+
+
+@pytest.mark.parametrize("between", [True, False, None])
+def test_what_is_no_text_parts_no_token_and_no_probe(between: object) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "yes": {"type": ["boolean", "null"]}, "b": {"type": "string"}},
+        "additionalProperties": False,
+    }
+    output = make_output(schema=schema, scan=ALL, bounds={}, unique=[], hosts=["example.com"])
+    both = examiner(output, NEEDLES, b"k", PROBES)
+    both._reader = None
+    for whole, check in [*((token, "secrets") for token in POSITIVE.values()), (LONG, "contamination")]:
+        rows = [{"a": f"see {whole[:9]}", "yes": between, "b": f"{whole[9:]} there"}, {"a": "see", "yes": between}]
+        reasons = both.examine(joined([orjson.dumps(row) for row in rows])).reasons
+        assert {number: found[0].check for number, found in reasons.items()} == {0: check}, whole
 
 
 @pytest.mark.parametrize("secret", ["p4ss-w0rd", "4711", "!§$%&/()=?"])

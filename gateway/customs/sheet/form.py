@@ -77,7 +77,7 @@ def _add(form: Form, name: str, asked: Sequence[Any]) -> bool:
         shortest = max(shortest, math.ceil(schema.get("minLength", 0)))
         longest = min(longest, math.floor(schema.get("maxLength", _LONGEST)))
         if "enum" in schema:
-            if name in form.words or not all(isinstance(word, str) for word in schema["enum"]):
+            if name in form.words or not all(isinstance(word, str) and _is_text(word) for word in schema["enum"]):
                 return False
             form.words[name] = frozenset(schema["enum"])
             kinds &= KINDS["string"]
@@ -88,6 +88,11 @@ def _add(form: Form, name: str, asked: Sequence[Any]) -> bool:
     form.high.append(high)
     form.lengths.append((min(shortest, _LONGEST), max(longest, -1)))
     return True
+
+
+def _is_text(word: str) -> bool:
+    """Tell whether a word can be written: it has no half of a pair of surrogates."""
+    return word.encode("utf-8", "replace").decode() == word
 
 
 def _sides(schema: Mapping[str, Any], word: str, none: float) -> tuple[float, float]:

@@ -67,7 +67,7 @@ class Reader:
         self._lengths = memoryview(np.array(form.lengths, dtype=np.int32))
         words = {place: form.words[name] for place, name in enumerate(form.names) if name in form.words}
         self._words = {place: _joined([word.encode() for word in sorted(few)]) for place, few in words.items()}
-        self._room = 0
+        self._room = -1
 
     def read(self, block: bytes) -> Sheet | None:
         """Read lines, without a last newline; None where any of them is unusual, or does not fit."""
@@ -119,7 +119,7 @@ class Reader:
             self._found = np.empty((room, _NOTES), dtype=np.int32)
             self._numbers = memoryview(np.empty(room, dtype=np.float64))
             self._room_for = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(4)]
-            self._out = memoryview(np.empty(room, dtype=np.uint8))
+            self._out = memoryview(np.empty(room + len(self._form.names), dtype=np.uint8))  # columns have marks
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def values_of(record: Mapping[str, object]) -> str:
 
 
 def plane_of(records: Collection[Mapping[str, object]], *, flat: bool) -> str:
-    """Return the plane of the values of records. `flat`: they have no list and no record in them."""
+    """Return the plane of the values of records. `flat`: all of them are texts and numbers."""
     if not flat:
         return joined([values_of(record) for record in records])
     forms = {count: TEXT.join(["%s"] * count) + ROW for count in set(map(len, records))}

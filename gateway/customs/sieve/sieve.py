@@ -46,7 +46,7 @@ class Sifted:
 
 class Sieve:
     """The sieve of one output. `names`: the names of all fields of its records, or None where they are the agent's;
-    `flat`: no field is a list or a record."""
+    `flat`: every field is a text or a number."""
 
     def __init__(
         self,
