@@ -25,7 +25,7 @@ from policies.plan import Output
 from policies.writes import Reason
 
 QUOTA = "quota/"
-_PART_ROWS = 1 << 18
+_PART_ROWS = 1 << 17
 """Keys that are compared at once, as they are spread evenly."""
 _MOST_BITS = 8
 """For more rows than that many parts would take, the parts grow."""
