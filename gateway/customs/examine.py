@@ -53,7 +53,7 @@ _lines = msgspec.json.Encoder(order="deterministic").encode_lines
 
 @dataclass(slots=True)
 class Examined:
-    """What became of a chunk of `count` rows.
+    """What became of a chunk of `count` rows, of `size` bytes as they were proposed.
 
     `rows`: canonical rows as lines, empty where a line could not be read. `keys`: for each row `KEY_BYTES` that are
     equal for equal values of the unique fields; zero where the row is objected to. `refers`: the proposals that rows
@@ -62,6 +62,7 @@ class Examined:
     """
 
     count: int
+    size: int = 0
     rows: bytes = b""
     reasons: dict[int, list[Reason]] = field(default_factory=dict)
     keys: bytes = b""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from gateway.customs.chain import Row, broken, expected, rows
 from gateway.customs.sieve.decode import MAX_RECORD
 from policies.plan import Output
 
-CHUNK_ROWS = 2_500
+CHUNK_ROWS = 1_000
 CHUNK_BYTES = 1 << 20
-_BLOCK = 1 << 20
+_STEP = 1 << 16
 SETS = "sets"
 TOO_LONG = b" "
 """What stands for a line that is too long to be a record: it is none."""
@@ -23,7 +22,8 @@ TOO_LONG = b" "
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The ids of a chunk's rows: of proposals, or of the lines of a `set` from line `first` on."""
+    """The ids of a chunk's rows: of proposals, or of the lines of a `set` from line `first` on (known when those before
+    it have been judged)."""
 
     ids: Sequence[str] = ()
     set: str = ""
@@ -35,22 +35,35 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some rows of one output, as they were proposed by one stage: `count` lines in one block, without a last newline.
+class Slice:
+    """A part of a file of records that begins and ends with a line."""
 
-    As one block they travel to a worker faster than as many lines.
+    path: Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        """Return its lines that are not empty, without a last newline."""
+        with self.path.open("rb", buffering=0) as file:
+            text = os.pread(file.fileno(), self.size, self.start).strip(b"\n")
+        return b"\n".join(filter(None, text.split(b"\n"))) if b"\n\n" in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of one output, as they were proposed by one stage: lines, or where they lie.
+
+    What lies in a file is read by who judges it, so that it does not travel.
     """
 
     output: str
     stage: str
     names: Names
-    block: bytes
-    count: int
+    lines: bytes | Slice
 
-    @property
-    def lines(self) -> list[bytes]:
-        """The rows."""
-        return self.block.split(b"\n")
+    def read(self) -> bytes:
+        """Return the rows as lines, without a last newline; empty if there are none."""
+        return self.lines if isinstance(self.lines, bytes) else self.lines.read()
 
 
 class Intake:
@@ -96,10 +109,8 @@ class Intake:
         return self._folder / SETS / f"{proposal}.jsonl"
 
     def _set(self, row: Row, stage: str) -> Iterator[Chunk]:
-        number = 0
-        for block, count in _blocks(self._path(row.id)):
-            yield Chunk(row.output, stage, Names(set=row.id, first=number), block, count)
-            number += count
+        for lines in _slices(self._path(row.id)):
+            yield Chunk(row.output, stage, Names(set=row.id), lines)
 
 
 class _Waiting:
@@ -112,39 +123,33 @@ class _Waiting:
 def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
     for output, mine in waiting.items():
         if mine.lines:
-            yield Chunk(output, stage, Names(ids=mine.ids), b"\n".join(mine.lines), len(mine.lines))
+            yield Chunk(output, stage, Names(ids=mine.ids), b"\n".join(mine.lines))
 
 
-def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines of a file that are not empty, some at a time; one beyond `MAX_RECORD` comes as `TOO_LONG`."""
-    left, skipping = b"", False
-    with path.open("rb") as file:
-        while read := file.read(_BLOCK):
-            whole, newline, left = (left + read).rpartition(b"\n")
-            if newline and skipping:
-                _, newline, whole = whole.partition(b"\n")
-                whole, skipping = TOO_LONG + newline + whole, False
-            if skipping or len(left) > MAX_RECORD:
-                left, skipping = b"", True
-            yield from _cut(whole)
-    if left or skipping:
-        yield TOO_LONG if skipping else left, 1
+def _slices(path: Path) -> Iterator[bytes | Slice]:
+    """Yield the parts of a file; a line beyond `MAX_RECORD` comes as `TOO_LONG`, if its part would be too large."""
+    with path.open("rb", buffering=0) as file:
+        number, size, start = file.fileno(), path.stat().st_size, 0
+        while start < size:
+            end = _next_line(number, min(start + CHUNK_BYTES, size), size)
+            if end - start <= CHUNK_BYTES + MAX_RECORD:
+                yield Slice(path, start, end - start)
+            else:
+                if before := os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1:
+                    yield Slice(path, start, before)
+                yield TOO_LONG
+            start = end
 
 
-def _cut(text: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield lines in parts of `CHUNK_ROWS` at most, with their number."""
-    data = np.frombuffer(text, dtype=np.uint8)
-    ends = np.append(np.flatnonzero(data == ord("\n")), len(text))
-    if (np.diff(ends, prepend=-1) == 1).any():
-        text = b"\n".join(filter(None, text.split(b"\n")))
-        if text:
-            yield from _cut(text)
-        return
-    parts = -(-len(ends) // CHUNK_ROWS)
-    start = 0
-    for part in np.array_split(ends, parts):
-        yield text[start : part[-1]], len(part)
-        start = part[-1] + 1
+def _next_line(number: int, at: int, size: int) -> int:
+    """Return where the first line begins in a file at `at` or after, or its `size`."""
+    at -= 1
+    while at < size:
+        part = os.pread(number, _STEP, at)
+        if (found := part.find(b"\n")) >= 0:
+            return at + found + 1
+        at += _STEP
+    return size
 
 
 def _digest(path: Path, stage: str) -> str:

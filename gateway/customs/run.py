@@ -86,7 +86,9 @@ def _probes(output: Output, folder: Path) -> dict[str, str]:
 
 
 def _examine(examiners: Mapping[str, Examiner], spool: Spool, worker: int, chunk: Chunk) -> Found:
-    examined = examiners[chunk.output].examine(chunk.block)
+    block = chunk.read()
+    examined = examiners[chunk.output].examine(block) if block else Examined(0)
+    examined.size = len(block) + bool(block)
     kept, examined.rows = spool.keep(worker, examined.rows), b""
     return examined, kept
 

@@ -55,21 +55,20 @@ class Settlement:
         for spread in self._spreads.across(examined.edges, self.rows):
             where = f"run-secret:{spread.name} over {len(spread.rows)} rows"
             self._late.update(dict.fromkeys(spread.rows, reason(self._mark_key, where, spread.matched, "")))
-        self.values.add(examined.numbers, chunk.count)
+        self.values.add(examined.numbers, examined.count)
         self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
         if self._keys is not None:
             self._keys.write(examined.keys)
-        self._fill(chunk)
-        self.rows += chunk.count
+        self._fill(chunk, examined)
+        self.rows += examined.count
 
-    def _fill(self, chunk: Chunk) -> None:
+    def _fill(self, chunk: Chunk, examined: Examined) -> None:
         """Count rows until the bytes of the output are used up."""
-        whole = len(chunk.block) + 1
-        if self._bytes + whole <= self._output.max_bytes:
-            self._bytes += whole
-            self._full += chunk.count
+        if self._bytes + examined.size <= self._output.max_bytes:
+            self._bytes += examined.size
+            self._full += examined.count
             return
-        for line in chunk.lines:
+        for line in chunk.read().split(b"\n"):
             self._bytes += len(line) + 1
             if self._bytes > self._output.max_bytes:
                 return

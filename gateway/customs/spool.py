@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -49,6 +49,7 @@ class Spool:
     def __init__(self, folder: Path, workers: int) -> None:
         self._folder, self._workers, self._chunks, self._stack = folder, workers, list[Spooled](), ExitStack()
         self._next: dict[str, int] = {}
+        self._lines: dict[str, int] = {}
         self.rejected: set[str] = set()
         self.open: set[str] = set()
 
@@ -79,7 +80,9 @@ class Spool:
         self._notes.write(notes)
         first = self._next.get(chunk.output, 0)
         self._next[chunk.output] = first + examined.count
-        about = (chunk.output, chunk.stage, chunk.names, first, examined.count, rows, len(notes))
+        names = replace(chunk.names, first=self._lines.get(chunk.names.set, 0))
+        self._lines[names.set] = names.first + examined.count
+        about = (chunk.output, chunk.stage, names, first, examined.count, rows, len(notes))
         self._chunks.append(Spooled(*about))
         if examined.rejects:
             self.rejected.add(chunk.output)

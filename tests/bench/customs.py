@@ -26,7 +26,7 @@ import msgspec
 import orjson
 
 from gateway.customs.examine import examiner
-from gateway.customs.intake import CHUNK_ROWS
+from gateway.customs.intake import CHUNK_BYTES
 from gateway.customs.scan.values import needles
 from gateway.schema import Schema
 from policies.canonical import canonical, digest
@@ -206,7 +206,8 @@ def _pieces(lines: list[bytes]) -> None:
     }
     probes = {f"p:{n}": text for n, text in enumerate(PROBES)}
     known = needles(SECRETS)
-    blocks = [b"\n".join(lines[n : n + CHUNK_ROWS]) for n in range(0, len(lines), CHUNK_ROWS)]
+    few = CHUNK_BYTES * len(lines) // sum(map(len, lines))
+    blocks = [b"\n".join(lines[n : n + few]) for n in range(0, len(lines), few)]
     for name, changes in steps.items():
         output = _output(**changes)
         work = examiner(output, known if "secrets" in output.scan else [], b"k", probes if "probes" in name else {})

@@ -12,7 +12,7 @@ import msgspec
 from policies.canonical import canonical, digest
 from policies.plan import Plan
 from policies.vocabulary import Component
-from policies.writes import GENESIS, Declaration, Proposal
+from policies.writes import GENESIS, Declaration, Proposal, SetFile
 from tests.gateway.kit import birth, make_output, make_plan, start
 
 SECRET = "hunter2-canary-9f8e7d"
@@ -69,6 +69,17 @@ def judge(
     events = [json.loads(line) for line in said.splitlines()]
     assert [event["n"] for event in events] == list(range(len(events)))
     return Judged(process.wait(60), events, error, root / "out")
+
+
+def judge_file(root: Path, data: bytes, plan: Plan, *, vouched: dict[str, str] | None = None, **changes: Any) -> Judged:
+    """Judge a file of records that one proposal names. `vouched`: what the log says of it, if not what is true."""
+    file = SetFile(path="x")
+    proposal = Proposal(seq=0, prev=GENESIS, id="draft-0", stage="draft", output="samples", record={}, file=file)
+    line = canonical(msgspec.to_builtins(proposal))
+    (root / "in" / "sets").mkdir(parents=True)
+    (root / "in" / "sets" / "draft-0.jsonl").write_bytes(data)
+    more = {"set/draft-0": digest(data)} if vouched is None else vouched
+    return judge(root, plan, {"draft": line + b"\n"}, {"draft": digest(line)}, more=more, **changes)
 
 
 def one(root: Path, records: list[dict[str, Any]], **changes: Any) -> Judged:

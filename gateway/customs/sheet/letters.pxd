@@ -1,4 +1,4 @@
-# The types of letters.py, for Cython. Every index is checked when it is used.
+# The types of letters.py, for Cython. Every index is checked when it is used, but where letters.py says otherwise.
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
@@ -11,7 +11,8 @@ cdef size_t _CHARACTERS
     size=size_t, last=size_t,
 )
 cpdef int planes(
-    const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count, double[::1] numbers,
+    const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count,
+    double[::1] numbers,
     const unsigned char[::1] folds, const unsigned char[::1] others, const unsigned char[::1] tights,
     const int32_t[:, ::1] lengths, unsigned char[::1] text, unsigned char[::1] folded, unsigned char[::1] tight,
     unsigned char[::1] letters, int64_t[::1] sizes,

@@ -1,4 +1,4 @@
-# The types of lines.py, for Cython. Every index is checked when it is used.
+# The types of lines.py, for Cython. Every index is checked when it is used, but where lines.py says otherwise.
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
