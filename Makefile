@@ -32,11 +32,12 @@ attack: setup ## attacks from inside a cell, each with its control
 	$(BIN)/python -m pytest tests/attack -m "not alone" -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/attack -m alone
 
-bench: setup ## the compiler by size, the doors and the gateway beside others; ten minutes of fuzzing of the compiler and of each door
+bench: setup ## the compiler by size, the doors, the gateway and customs beside others; ten minutes of fuzzing of the compiler and of each door
 	$(BIN)/python -m tests.bench.compiler
 	$(BIN)/python -m tests.bench.doors
 	$(BIN)/python -m tests.bench.tools
 	$(BIN)/python -m tests.bench.leaks
+	$(BIN)/python -m tests.rooms run tests.bench.customs 2000000
 	$(BIN)/python -m tests.bench.fuzz_source 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz egress 600
 	$(BIN)/python -m tests.rooms run tests.proxy.fuzz llm 600

@@ -107,9 +107,12 @@ class Examiner:
         return Reader(form, probes=self._contamination is not None)
 
     def examine(self, block: bytes) -> Examined:
-        """Judge the rows of a chunk: lines, without a last newline."""
+        """Judge the rows of a chunk: lines, without a last newline. Empty lines are no rows."""
         sheet = self._reader.read(block) if self._reader is not None else None
-        return self._read_singly(block) if sheet is None else self._read_at_once(sheet, block)
+        if sheet is not None:
+            return self._read_at_once(sheet, block)
+        rows = b"\n".join(filter(None, block.split(b"\n")))
+        return self._read_singly(rows) if rows else Examined(0)
 
     def _read_at_once(self, sheet: Sheet, block: bytes) -> Examined:
         """Judge rows that fit the schema and the bounds, and have not become objects."""
@@ -117,7 +120,7 @@ class Examiner:
         suspects = self._sieve.look(sheet.planes, sheet.records)
         if self._contamination is not None:
             suspects |= self._contamination.found(sheet.letters).keys()
-        result = Examined(count, rows=sheet.block)
+        result = Examined(count, len(block) + 1, sheet.block)
         self._each(sorted(suspects), sheet, block, result)
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
@@ -143,7 +146,7 @@ class Examiner:
             whole = len(good) == count
             known = self._contamination.found(letters_of(sifted.plane)) if whole else self._contamination.rows(every)
             suspects |= known.keys()
-        result = Examined(count, rows=rows.block)
+        result = Examined(count, len(block) + 1, rows.block)
         self._each(sorted(suspects), rows, block, result)
         readable = {n: record for n, record in enumerate(rows.records) if record is not None}
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]

@@ -43,10 +43,9 @@ class Slice:
     size: int
 
     def read(self) -> bytes:
-        """Return its lines that are not empty, without a last newline."""
+        """Return its lines, without a last newline. Some may be empty: those are no rows."""
         with self.path.open("rb", buffering=0) as file:
-            text = os.pread(file.fileno(), self.size, self.start).strip(b"\n")
-        return b"\n".join(filter(None, text.split(b"\n"))) if b"\n\n" in text else text
+            return os.pread(file.fileno(), self.size, self.start).removesuffix(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Chunk:
     lines: bytes | Slice
 
     def read(self) -> bytes:
-        """Return the rows as lines, without a last newline; empty if there are none."""
+        """Return the rows as lines, without a last newline. Some may be empty: those are no rows."""
         return self.lines if isinstance(self.lines, bytes) else self.lines.read()
 
 

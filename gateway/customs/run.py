@@ -86,9 +86,7 @@ def _probes(output: Output, folder: Path) -> dict[str, str]:
 
 
 def _examine(examiners: Mapping[str, Examiner], spool: Spool, worker: int, chunk: Chunk) -> Found:
-    block = chunk.read()
-    examined = examiners[chunk.output].examine(block) if block else Examined(0)
-    examined.size = len(block) + bool(block)
+    examined = examiners[chunk.output].examine(chunk.read())
     kept, examined.rows = spool.keep(worker, examined.rows), b""
     return examined, kept
 

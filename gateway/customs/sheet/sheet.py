@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,8 +25,8 @@ LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
 _NOTES, _FIELD, _START, _KIND = 8, 0, 1, 3
 """Numbers that are noted of each value, and which of them are its field, its place and its kind."""
-_FEW = 32
-"""Values that are looked up together, where often a few are enough."""
+_FEW = 256
+"""Values that are looked at together, where often a few are enough."""
 _read = msgspec.json.decode
 
 
@@ -149,18 +149,17 @@ class Sheet:
 
     def down(self, name: str) -> Iterator[tuple[int, str]]:
         """Yield the squeezed texts of a column that are not empty, with their rows."""
-        return self._squeezed(self._in(name))
+        return self._squeezed(name, range(0, len(self.cells[1]), _FEW))
 
     def up(self, name: str) -> Iterator[tuple[int, str]]:
         """Yield them backwards."""
-        return self._squeezed(self._in(name)[::-1])
+        return self._squeezed(name, reversed(range(0, len(self.cells[1]), _FEW)), -1)
 
-    def _in(self, name: str) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(self.cells[1][:, _FIELD] == self.names.index(name))
-
-    def _squeezed(self, cells: npt.NDArray[np.int64]) -> Iterator[tuple[int, str]]:
-        for first in range(0, len(cells), _FEW):
-            notes = self.cells[1][cells[first : first + _FEW]]
+    def _squeezed(self, name: str, firsts: Iterable[int], way: Literal[1, -1] = 1) -> Iterator[tuple[int, str]]:
+        field = self.names.index(name)
+        for first in firsts:
+            few = self.cells[1][first : first + _FEW]
+            notes = few[few[:, _FIELD] == field][::way]
             rows = np.searchsorted(self.records.ends, notes[:, _START]).tolist()
             for row, (*_, start, end, tight, last) in zip(rows, notes.tolist(), strict=True):
                 whole = self.planes.text[start:end]
