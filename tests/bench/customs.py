@@ -236,6 +236,8 @@ def _others(root: Path, lines: list[bytes]) -> None:
         try:
             done = subprocess.run(command, capture_output=True, timeout=600, check=False, cwd=root)
         except FileNotFoundError:
+            done = None
+        if done is None or b"No module named" in done.stderr:
             print(f"  {name:22} not installed")
             continue
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
