@@ -45,7 +45,10 @@ class Slice:
     def read(self) -> bytes:
         """Return its lines, without a last newline. Some may be empty: those are no rows."""
         with self.path.open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), self.size, self.start).removesuffix(b"\n")
+            text = os.pread(file.fileno(), self.size, self.start)
+        if len(text) != self.size:
+            raise broken("a stage", f"the file {self.path.name} has become shorter")
+        return text.removesuffix(b"\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.customs.checks import contamination
 from gateway.customs.checks.base import Candidate
 from gateway.customs.checks.contamination import WINDOW, Contamination
 from gateway.customs.scan.plane import squeeze
+from gateway.customs.sieve import planes
 from policies.canonical import digest
 from policies.plan import ProbeFile
 from policies.probes import LEAST, read_probes, tells
@@ -138,3 +140,8 @@ def test_customs_without_the_probes_of_the_plan_writes_nothing(tmp_path: Path) -
     result = judged(tmp_path, b'{"question": "something else"}\n', b"the probes of the plan")
     assert (result.code, "CSM-W019" in result.error) == (2, True)
     assert not (result.out / "declaration.json").exists()
+
+
+def test_no_letter_is_left_out_of_the_table() -> None:
+    beyond = range(contamination._LETTERS, planes.CHARACTERS)
+    assert not any(chr(code).isalnum() for code in beyond)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.customs import intake
 from gateway.customs.intake import TOO_LONG, Chunk, Names
+from policies.errors import CasemateError
 from tests.gateway.judged import judge_file
 from tests.gateway.kit import make_output, make_plan
 
@@ -55,3 +56,14 @@ def test_bytes_are_counted_over_a_file_as_they_were_proposed(tmp_path: Path) -> 
     assert judged.code == 0, judged.error
     assert judged.declaration().accepted == {"samples": 123_456}
     assert judged.lines("verdicts.jsonl")[0]["id"] == "draft-0#123456"
+
+
+def test_a_file_that_has_become_shorter_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b'{"n":1}\n{"n":2}\n')
+    (found,) = intake._slices(path)
+    assert isinstance(found, intake.Slice)
+    assert found.read() == b'{"n":1}\n{"n":2}'
+    path.write_bytes(b'{"n":1}\n')
+    with pytest.raises(CasemateError, match="CSM-W007"):
+        found.read()
