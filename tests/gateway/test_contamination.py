@@ -94,6 +94,23 @@ def test_any_window_of_any_probe_is_found_and_nothing_else_by_chance(text: str, 
     assert bool(found) == (long or brief)
 
 
+_few_letters = st.text("abc", min_size=LEAST, max_size=80)
+
+
+@given(probes=st.lists(_few_letters, min_size=1, max_size=5), data=st.data())
+def test_probes_of_any_lengths_are_found_together_as_each_is_alone(probes: list[str], data: st.DataObject) -> None:
+    cuts = st.sampled_from(probes).flatmap(lambda text: st.integers(0, 30).map(lambda start: text[start:]))
+    texts = data.draw(st.lists(st.tuples(_few_letters, cuts).map("".join), min_size=1, max_size=12))
+    found = Contamination({str(n): probe for n, probe in enumerate(probes)}).rows([{"a": text} for text in texts])
+    for row, text in enumerate(texts):
+        windows = {
+            n: {probe[at : at + WINDOW] for at in range(max(len(probe) - WINDOW, 0) + 1)}
+            for n, probe in enumerate(probes)
+        }
+        held = {str(n) for n, some in windows.items() if any(window in text for window in some)}
+        assert (found[row] in held) if row in found else not held
+
+
 def test_thousands_of_probes_over_thousands_of_rows() -> None:
     words = random.Random(5)
     made = [" ".join(f"w{words.randrange(10**6)}" for _ in range(20)) for _ in range(3000)]

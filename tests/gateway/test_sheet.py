@@ -259,18 +259,6 @@ def test_what_was_not_compiled_reads_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert sum(part is None for part in compiled) < len(blocks) - 20
 
 
-def test_places_of_letters_are_the_same_without_compilation() -> None:
-    tables = bytes(source % 7 == 0 for source in range(3 * 4096))
-    table = memoryview(tables).cast("B", [3, 4096])
-    text = memoryview(random.Random(2).randbytes(3000))
-    found = [memoryview(bytearray(8 * 50)).cast("q") for _ in range(2)]
-    counts = [
-        one.places(text, 3000, table, 12, there) for one, there in zip((letters, plain(letters)), found, strict=True)
-    ]
-    assert counts[0] == counts[1] > 0
-    assert found[0].tolist() == found[1].tolist()
-
-
 def _all_of(reader: Reader, block: bytes) -> Any:
     found = reader.read(block)
     if found is None:

@@ -4,15 +4,15 @@ Compared are letters and digits alone, folded in case, form and likeness, all te
 when it shares `WINDOW` of them in a row with a probe, or holds the whole of a shorter one. Who says the same in other
 words is not found: that takes a reader.
 
-However a window lies in a probe, one of every `_STRIDE` runs of `LEAST` letters is whole in it. So these few runs are
-looked for, at all places of many rows at once, by tables of what their first, second and third eight letters could be;
-and only where all three could be is the text itself looked at.
+However a window lies in a text, one of every few places of the text begins a piece of `PIECE` letters that is whole in
+it. So these few places are looked at, of many rows at once, by a Bloom filter of the pieces of probes; and only
+where one could begin are the windows around it compared.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -20,22 +20,25 @@ import numpy.typing as npt
 
 from gateway.customs.checks.base import Candidate
 from gateway.customs.scan.plane import squeeze
-from gateway.customs.sheet.letters import EIGHT, MIX, places
 from gateway.customs.sieve import planes
 from policies.probes import LEAST
 from policies.writes import Reason
 
 WINDOW = 50
-_STRIDE = WINDOW - LEAST + 1
-_PLACES = 1 << 10
-"""Places that are expected in a chunk, at most; if there are more, they are looked for again."""
-_FEWEST_BITS, _MOST_BITS = 12, 24
-"""Of the index of a table; it has 32 places a run, if it can."""
+PIECE = 16
+_PLACES, _TURNS = 64, 3
+_FEWEST_BITS, _MOST_BITS = 12, 27
+"""Bits of a filter for each of its pieces, how many of them are set, and of how many bits its index is."""
+_AT_ONCE = 1 << 10
+"""Places around which windows are compared together."""
+_MIX, _SHIFT, _BIT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29), np.uint8(1)
 _END = planes.ROW.encode()
 _LETTERS = 0x40000
 """There are no letters and no digits beyond."""
 _CLASSES = 127
 """In how many a letter can be that is not of ASCII."""
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 
 
 class Contamination:
@@ -45,25 +48,20 @@ class Contamination:
 
     def __init__(self, probes: Mapping[str, str], *, flat: bool = False) -> None:
         self._flat, self._names = flat, list(probes)
-        self._runs: set[bytes] = set()
-        self._short: dict[bytes, int] = {}
-        windows, counts = array("q", [0]), [1]  # one at least: what is looked for has a nearest
+        pieces: list[Hashes] = []
+        windows: defaultdict[int, list[Hashes]] = defaultdict(list)
+        owners: defaultdict[int, list[Places]] = defaultdict(list)
         for owner, text in enumerate(probes.values()):
             letters = letters_of(text)
-            counts.append(max(len(letters) - WINDOW + 1, 0))
-            if len(letters) >= WINDOW:
-                windows.extend(hash(letters[start : start + WINDOW]) for start in range(counts[-1]))
-                starts = range(0, len(letters) - LEAST + 1, _STRIDE)
-                self._runs |= {letters[start : start + LEAST] for start in starts}
-            elif len(letters) >= LEAST:
-                self._short.setdefault(letters, owner)
-                self._runs.add(letters[:LEAST])
-        self._lengths = sorted(set(map(len, self._short)))
-        hashes, owners = np.frombuffer(windows, dtype=np.int64), np.repeat(np.arange(len(counts)) - 1, counts)
-        order = np.argsort(hashes, kind="stable")
-        self._windows, self._owners = hashes[order], owners[order]
-        self._bits, tables = _tables(self._runs)
-        self._likely = memoryview(tables)
+            if len(letters) < LEAST:
+                continue
+            size = min(len(letters), WINDOW)
+            pieces.append(_along(letters, PIECE))
+            windows[size].append(_along(letters, size))
+            owners[size].append(np.full(len(windows[size][-1]), owner))
+        self._windows = {size: _sorted(windows[size], owners[size]) for size in sorted(windows)}
+        self._stride = min(windows, default=WINDOW) - PIECE + 1
+        self._pieces = _Some(np.concatenate(pieces)) if pieces else None
 
     def __call__(self, candidate: Candidate) -> Iterable[Reason]:
         for where in self.rows([candidate.record or {}]).values():
@@ -75,7 +73,9 @@ class Contamination:
 
     def found(self, letters: bytes) -> dict[int, str]:
         """Return which rows hold a probe, and which one. `letters`: those of a plane (see `letters_of`)."""
-        hits = [(place, owner) for place in self._places(letters) if (owner := self._owner(letters, place)) is not None]
+        places = self._places(letters)
+        parts = [places[first : first + _AT_ONCE] for first in range(0, len(places), _AT_ONCE)]
+        hits = sorted(hit for part in parts for hit in self._around(letters, part))
         if not hits:
             return {}
         ends = np.flatnonzero(np.frombuffer(letters, dtype=np.uint8) == ord(_END))
@@ -83,39 +83,70 @@ class Contamination:
         # the first of a row is the last that is put down
         return {row: self._names[owner] for row, (_, owner) in zip(reversed(rows), reversed(hits), strict=True)}
 
-    def _places(self, letters: bytes) -> list[int]:
-        """Return all places at which one of the runs could begin."""
-        if not self._runs:
-            return []
-        found = memoryview(np.empty(_PLACES, dtype=np.int64))
-        count = places(letters, len(letters), self._likely, self._bits, found)
-        if count > len(found):
-            found = memoryview(np.empty(count, dtype=np.int64))
-            places(letters, len(letters), self._likely, self._bits, found)
-        return found[:count].tolist()
+    def _places(self, letters: bytes) -> Places:
+        """Return those of the places that are looked at where a piece of a probe could begin."""
+        if self._pieces is None or len(letters) < LEAST:
+            return np.zeros(0, dtype=np.int64)
+        return self._pieces.among(_along(letters, PIECE, self._stride)) * self._stride
 
-    def _owner(self, letters: bytes, place: int) -> int | None:
-        """Return whose run is at a place, if enough of the probe is there."""
-        if letters[place : place + LEAST] not in self._runs:
-            return None
-        whole = (self._short.get(letters[place : place + length]) for length in self._lengths)
-        if (owner := next((owner for owner in whole if owner is not None), None)) is not None:
-            return owner
-        starts = range(max(place - _STRIDE + 1, 0), place + 1)
-        windows = np.array([hash(letters[start : start + WINDOW]) for start in starts], dtype=np.int64)
-        near = np.minimum(np.searchsorted(self._windows, windows), len(self._windows) - 1)
-        hits = np.flatnonzero(self._windows[near] == windows)
-        return int(self._owners[near[hits[0]]]) if len(hits) else None
+    def _around(self, letters: bytes, places: Places) -> Iterator[tuple[int, int]]:
+        """Yield where windows of probes begin that hold a piece at one of the places, and whose they are."""
+        for size, (known, owners) in self._windows.items():
+            starts = np.unique(places[:, None] - np.arange(size - PIECE + 1))
+            starts = starts[(starts >= 0) & (starts <= len(letters) - size)]
+            eights: Hashes = np.ndarray(len(letters) - 7, dtype="<u8", buffer=letters, strides=(1,))
+            hashes = _hashes(eights[starts + part] for part in _parts(size))
+            near = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+            same = known[near] == hashes
+            yield from zip(starts[same].tolist(), owners[near[same]].tolist(), strict=True)
 
 
-def _tables(runs: set[bytes]) -> tuple[int, npt.NDArray[np.uint8]]:
-    """Return of how many bits an index is; and for each eight letters of the runs a table of what they could be."""
-    bits = min(max((32 * len(runs)).bit_length(), _FEWEST_BITS), _MOST_BITS)
-    eights = np.frombuffer(b"".join(runs), dtype="<u8").reshape(-1, LEAST // EIGHT)
-    tables = np.zeros((LEAST // EIGHT, 1 << bits), dtype=np.uint8)
-    for part, table in enumerate(tables):
-        table[eights[:, part] * np.uint64(MIX) >> np.uint64(64 - bits)] = 1
-    return bits, tables
+class _Some:
+    """A Bloom filter of hashes."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        bits = min(max((_PLACES * len(hashes)).bit_length(), _FEWEST_BITS), _MOST_BITS)
+        self._shift, self._table = np.uint64(64 - bits), np.zeros(1 << bits >> 3, dtype=np.uint8)
+        for _ in range(_TURNS):
+            at = np.unique(hashes >> self._shift)
+            bytes_, first = np.unique(at >> np.uint64(3), return_index=True)
+            self._table[bytes_] |= np.bitwise_or.reduceat(_BIT << (at & np.uint64(7)).astype(np.uint8), first)
+            hashes = _hashes([hashes])
+
+    def among(self, hashes: Hashes) -> Places:
+        """Return where a hash stands that could be one of them."""
+        left = np.arange(len(hashes))
+        for _ in range(_TURNS):
+            at = hashes >> self._shift
+            there = self._table[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & _BIT != 0
+            left, hashes = left[there], _hashes([hashes[there]])
+        return left
+
+
+def _hashes(parts: Iterable[Hashes]) -> Hashes:
+    """Return one number for several, each of 64 bits."""
+    made: Hashes = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        mixed = (part ^ made) * _MIX
+        made = mixed ^ mixed >> _SHIFT
+    return made
+
+
+def _along(letters: bytes, size: int, step: int = 1) -> Hashes:
+    """Return a hash of the `size` letters from the first place on, and from each that is a `step` further."""
+    count = max(len(letters) - size + step, 0) // step
+    return _hashes(np.ndarray(count, "<u8", letters, offset=part, strides=(step,)) for part in _parts(size))
+
+
+def _parts(size: int) -> Iterable[int]:
+    """Return where eights begin that cover `size` letters, which are eight at least."""
+    return *range(0, size - 8, 8), size - 8
+
+
+def _sorted(hashes: Sequence[Hashes], owners: Sequence[Places]) -> tuple[Hashes, Places]:
+    """Return hashes in order, and whose they are; of equal ones the first."""
+    some, first = np.unique(np.concatenate(hashes), return_index=True)
+    return some, np.concatenate(owners)[first]
 
 
 def letters_of(plane: str) -> bytes:

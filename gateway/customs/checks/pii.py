@@ -111,7 +111,8 @@ SIEVE: Final = (
 LEADS: Final = (
     SIEVE[0],
     SIEVE[1],
-    r"(?:\d[ .()/-]{0,2}){7}",
+    r"(?:^|[^0-9])(?:\d[ .()/-]{0,2}){9}",  # no rule begins within a number
+    r"\d{7}-?[A-Z]",
     r"[A-Z]{2}\d{2}",
     r"\d\.\d{1,3}\.\d",
     SIEVE[-1],

@@ -1,6 +1,6 @@
 # The types of letters.py, for Cython. Every index is checked when it is used, but where letters.py says otherwise.
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t
 
 cdef int ESCAPED, NUMBER, WORD, ROW
 cdef size_t _CHARACTERS
@@ -8,7 +8,7 @@ cdef size_t _CHARACTERS
 @cython.locals(
     at_text=size_t, at_folded=size_t, at_tight=size_t, at_letters=size_t, first=bint, cell=size_t,
     field=Py_ssize_t, at=size_t, end=size_t, chars=int, code=int, byte=cython.uint, shown=bytes,
-    size=size_t, last=size_t,
+    size=size_t, last=size_t, again=size_t, run=size_t, place=size_t,
 )
 cpdef int planes(
     const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count,
@@ -17,6 +17,9 @@ cpdef int planes(
     const int32_t[:, ::1] lengths, unsigned char[::1] text, unsigned char[::1] folded, unsigned char[::1] tight,
     unsigned char[::1] letters, int64_t[::1] sizes,
 ) except -2
+
+@cython.locals(start=size_t, place=size_t, byte=cython.uchar, other=cython.uchar)
+cdef size_t _plain(const unsigned char[::1] data, size_t at, size_t end) except? 0
 
 @cython.locals(more=int, code=int, place=Py_ssize_t)
 cdef int _decoded(const unsigned char[::1] data, Py_ssize_t at, int first) except -2
@@ -28,16 +31,3 @@ cdef int _escaped(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) 
 cdef int _hex(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) except -2
 
 cdef Py_ssize_t _encoded(int code, unsigned char[::1] out, Py_ssize_t size) except -2
-
-@cython.locals(
-    shift=int, hits=size_t, eight=uint64_t, mix=uint64_t, mask=uint64_t, at=size_t, byte=uint64_t,
-)
-cpdef Py_ssize_t places(
-    const unsigned char[::1] letters, Py_ssize_t count, const unsigned char[:, ::1] tables, int bits,
-    int64_t[::1] found,
-) except -2
-
-@cython.locals(eight=uint64_t, mix=uint64_t, mask=uint64_t, part=Py_ssize_t, at=Py_ssize_t, byte=uint64_t)
-cdef bint _could_be(
-    const unsigned char[::1] letters, Py_ssize_t start, const unsigned char[:, ::1] tables, int shift
-) except? -2

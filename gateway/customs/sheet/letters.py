@@ -21,12 +21,7 @@ WORD: Final = 5
 """As in `lines`, whose constants C does not see from here."""
 ROW: Final = 30
 """The mark that ends a row; texts of a row are parted by 0."""
-EIGHT: Final = 8
-"""Letters that are looked at as one number."""
-MIX: Final = 0x9E3779B97F4A7C15
-"""By what such a number is multiplied, as 64 bits; the first of those are where it stands in a table."""
 _CHARACTERS: Final = 0x110000
-_MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
 def planes(  # noqa: C901 - one loop over characters
@@ -76,8 +71,31 @@ def planes(  # noqa: C901 - one loop over characters
         if at_tight + size > len(tight) or at_letters + size > len(letters):
             raise IndexError
         chars = 0
+        again = at
         with cython.boundscheck(False):
             while at < end:
+                if at >= again:
+                    run = _plain(source, at, end)
+                    again = at + run + 32
+                    if run:
+                        for place in range(run):
+                            text[at_text + place] = source[at + place]
+                        for place in range(run):
+                            folded[at_folded + place] = source[at + place]
+                        size = at_tight
+                        for place in range(run):
+                            byte = tights[source[at + place]]
+                            tight[at_tight] = byte
+                            at_tight += byte != 0
+                        size = at_tight - size
+                        for place in range(size):
+                            letters[at_letters + place] = tight[at_tight - size + place]
+                        at_letters += size
+                        at_text += run
+                        at_folded += run
+                        chars += run
+                        at += run
+                        continue
                 byte = source[at]
                 at += 1
                 chars += 1
@@ -131,6 +149,21 @@ def planes(  # noqa: C901 - one loop over characters
     sizes[2] = at_tight
     sizes[3] = at_letters
     return 0
+
+
+def _plain(data: Bytes, at: int, end: int) -> int:
+    """Return how many bytes from `at` on are ASCII and no backslash, in blocks of 32, which C sees at once."""
+    start = at
+    with cython.boundscheck(False):
+        while at + 32 <= end:
+            other = False
+            for place in range(32):
+                byte = data[at + place]
+                other |= (byte > 127) | (byte == 92)
+            if other:
+                break
+            at += 32
+    return at - start
 
 
 def _decoded(data: Bytes, at: int, first: int) -> int:
@@ -199,33 +232,3 @@ def _encoded(code: int, out: Room, size: int) -> int:
         out[size] = 0x80 | (code >> 6 & 0x3F)
     out[size + 1] = 0x80 | (code & 0x3F)
     return size + 2
-
-
-def places(letters: Bytes, count: int, tables: Numbers, bits: int, found: Numbers) -> int:
-    """Find where runs of 24 letters could begin whose every eight some table has; return how many there are.
-
-    `tables`: for the first, the second and the third eight letters of a run, what a number made of them could be. As
-    many places as `found` holds are written there.
-    """
-    shift = 64 - bits
-    hits = 0
-    eight, mix, mask = 0, MIX, _MASK
-    for at in range(count):
-        byte = letters[at]
-        eight = eight >> 8 | byte << 56
-        if tables[2, (eight * mix & mask) >> shift] and at >= 23 and _could_be(letters, at - 23, tables, shift):
-            if hits < len(found):
-                found[hits] = at - 23
-            hits += 1
-    return hits
-
-
-def _could_be(letters: Bytes, start: int, tables: Numbers, shift: int) -> bool:
-    eight, mix, mask = 0, MIX, _MASK
-    for part in range(2):
-        for at in range(start + part * 8, start + part * 8 + 8):
-            byte = letters[at]
-            eight = eight >> 8 | byte << 56
-        if not tables[part, (eight * mix & mask) >> shift]:
-            return False
-    return True

@@ -32,6 +32,9 @@ cdef Py_ssize_t _text(
     const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t cell, int32_t[:, ::1] found
 ) except -2
 
+@cython.locals(place=Py_ssize_t, byte=cython.uchar, other=cython.uchar)
+cdef Py_ssize_t _plain(const unsigned char[::1] data, Py_ssize_t at) except -2
+
 @cython.locals(place=Py_ssize_t)
 cdef Py_ssize_t _word(
     const unsigned char[::1] data, Py_ssize_t at, bytes word, Py_ssize_t cell, int32_t[:, ::1] found

@@ -147,6 +147,7 @@ def _value(data: Bytes, at: int, kinds: int, cell: int, found: Numbers, numbers:
 
 
 def _text(data: Bytes, at: int, cell: int, found: Numbers) -> int:
+    at = _plain(data, at)
     byte = data[at]
     while byte != 34:
         if byte < 32:
@@ -160,6 +161,20 @@ def _text(data: Bytes, at: int, cell: int, found: Numbers) -> int:
                 return -1
         at += 1
         byte = data[at]
+    return at
+
+
+def _plain(data: Bytes, at: int) -> int:
+    """Return where a block of 32 bytes (which C sees at once) begins that an end, an escape or a fault is in."""
+    with cython.boundscheck(False):
+        while at + 32 <= len(data):
+            other = False
+            for place in range(32):
+                byte = data[at + place]
+                other |= (byte == 34) | (byte == 92) | (byte < 32)
+            if other:
+                break
+            at += 32
     return at
 
 

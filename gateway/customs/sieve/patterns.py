@@ -15,6 +15,9 @@ import hyperscan
 
 from gateway.customs.sieve import planes
 
+_MANY = 4
+"""If not fewer than one of so many rows are asked about, all are looked at."""
+
 
 class Patterns:
     """Compiled patterns, in groups."""
@@ -47,8 +50,13 @@ class Patterns:
 
     def among(self, plane: bytes, rows: Collection[int]) -> set[int]:
         """Return those of some rows of a plane in which a pattern matches."""
+        if not rows:
+            return set()
+        ends = planes.ends(plane)
+        if len(rows) * _MANY > len(ends):
+            return set[int]().union(*self.rows(plane).values()) & set(rows)
         few = sorted(rows)
-        found = self.rows(planes.only(plane, few)) if few else {}
+        found = self.rows(planes.only(plane, few, ends))
         return {few[number] for hits in found.values() for number in hits}
 
 

@@ -115,16 +115,16 @@ def rows_at(plane: bytes, places: Sequence[int] | npt.NDArray[np.int64], mark: b
     if not len(places):
         return set()
     wanted = np.asarray(places, dtype=np.int64)
-    return set(np.searchsorted(_ends(plane, mark), wanted).tolist())
+    return set(np.searchsorted(ends(plane, mark), wanted).tolist())
 
 
-def only(plane: bytes, rows: Sequence[int]) -> bytes:
-    """Return the plane of some rows of another."""
-    ends = _ends(plane, ROW.encode())
+def only(plane: bytes, rows: Sequence[int], ends: npt.NDArray[np.int64]) -> bytes:
+    """Return the plane of some rows of another, whose rows have these `ends`."""
     return b"".join(plane[ends[row - 1] + 1 if row else 0 : ends[row] + 1] for row in rows)
 
 
-def _ends(plane: bytes, mark: bytes) -> npt.NDArray[np.int64]:
+def ends(plane: bytes, mark: bytes = ROW.encode()) -> npt.NDArray[np.int64]:
+    """Return where the rows of a plane end."""
     return np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == ord(mark))
 
 
