@@ -23,12 +23,15 @@ class Writer(Protocol):
 
 
 class Dataset:
-    """The file of one output under `folder`: absent without rows, and under its name only when it is whole."""
+    """The file of one output under `folder`: absent without rows, and under its name only when it is whole.
+
+    `lines`: it has rows as canonical lines.
+    """
 
     def __init__(self, folder: Path, output: Output, *, extra: bool) -> None:
         """`extra`: some row has fields that the schema does not name."""
         self._output, self._extra = output, extra
-        self.name = file_name(output)
+        self.name, self.lines = file_name(output), output.format != "parquet"
         self._final, self._part = folder / self.name, folder / f".{self.name}.part"
         self._writer: Writer | None = None
         self.rows = 0
@@ -45,6 +48,17 @@ class Dataset:
             raise self._failed(error) from error
         self.rows += count
 
+    def adopt(self, file: Path, count: int) -> None:
+        """Take over a file of `count` rows, as canonical lines; raise CSM-W010 when that cannot be done."""
+        if not count:
+            return
+        try:
+            file.rename(self._part)
+            self._writer = _Lines(self._part.open("ab"))
+        except OSError as error:
+            raise self._failed(error) from error
+        self.rows = count
+
     def finish(self) -> dict[str, Any] | None:
         """Close the file, put it in place and return `sha256` (`sha256:…`), `size` and `columns`; None without rows."""
         if self._writer is None:
@@ -58,7 +72,7 @@ class Dataset:
         return {"sha256": f"sha256:{sha256}", "size": size, "columns": self._writer.columns}
 
     def _open(self, file: BinaryIO) -> Writer:
-        if self._output.format != "parquet":
+        if self.lines:
             return _Lines(file)
         from gateway.customs.parquet import Parquet  # here, so that workers and other outputs do without its memory
 

@@ -73,7 +73,11 @@ class Ledger:
             self.datasets[name] = Dataset(self._out, output, extra=name in spool.open)
             self.held[name] = Held(self._out, output)
         bad = {name for name, settlement in settled.items() if settlement.any} | spool.rejected
-        for chunk, rows, reasons in spool.read():
+        done = {name for name in spool.whole if settled[name].clean and self.datasets[name].lines}
+        for name in done:
+            self.datasets[name].adopt(spool.path(name), settled[name].rows)
+            self.counts[name].accepted += settled[name].rows
+        for chunk, rows, reasons in spool.read(self._outputs.keys() - done):
             self._chunk(chunk, rows, reasons, settled[chunk.output], chunk.output in bad)
         for name, seen in self._seen.items():
             if f"sha256:{seen.hexdigest()}" != self._approved[name]:
@@ -91,10 +95,7 @@ class Ledger:
         output = self._outputs[chunk.output]
         late = settlement.between(chunk.first, chunk.count)
         whole = output.atomic == "each" or not set_rejected
-        waits = output.approval == "always" or (
-            output.approve_over is not None and settlement.rows > output.approve_over
-        )
-        singly = waits or not chunk.names.set
+        singly = settlement.waits or not chunk.names.set
         if not reasons and not late and whole and not singly:
             self._accept(output, rows, chunk.count)
             return
@@ -103,7 +104,7 @@ class Ledger:
             found = list(reasons.get(number, ()))
             if chunk.first + number in late:
                 found += settlement.reasons(chunk.first + number)
-            verdict = judgement(chunk.names.of(number), output, found, set_rejected, waits=waits)
+            verdict = judgement(chunk.names.of(number), output, found, set_rejected, waits=settlement.waits)
             if verdict.verdict != "accept" or found or not chunk.names.set:
                 self._verdicts.write(canonical(msgspec.to_builtins(verdict)) + b"\n")
             match verdict.verdict:

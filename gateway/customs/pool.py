@@ -1,7 +1,8 @@
 """Chunks over several processes, one a core; results come back in the order of the chunks.
 
 A worker is a fork that holds the compiled rules already. It has one chunk at a time, so that neither side ever waits
-for the other to read; when one dies, customs dies.
+for the other to read. With the next chunk, and once more after the last, it is told what became of its last result.
+When a worker dies, customs dies.
 """
 
 from __future__ import annotations
@@ -13,32 +14,48 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from policies.errors import CasemateError
 
 A = TypeVar("A")
 B = TypeVar("B")
-Map = Callable[[Iterable[A]], Iterator[tuple[A, B]]]
+N = TypeVar("N")
+A_contra = TypeVar("A_contra", contravariant=True)
+B_co = TypeVar("B_co", covariant=True)
+N_contra = TypeVar("N_contra", contravariant=True)
+Run = Callable[[Iterable[A], Callable[[A, B], N]], None]
+"""Has chunks worked on, and hands each with its result, in order, to somebody who says what became of it."""
 
 
-Work = Callable[[int, A], B]
-"""What is done with a chunk, by a worker that has this number: from 0 on."""
+class Worker(Protocol[A_contra, B_co, N_contra]):
+    """Works on chunks."""
+
+    def work(self, item: A_contra) -> B_co:
+        """Return what comes of a chunk."""
+
+    def told(self, said: N_contra) -> None:
+        """Hear what became of the last result: before the next chunk, or in the end."""
 
 
-def alone(work: Work[A, B]) -> Map[A, B]:
-    """Return what applies `work` to chunks in this process."""
-    return lambda items: ((item, work(0, item)) for item in items)
+def alone(worker: Worker[A, B, N]) -> Run[A, B, N]:
+    """Return what has the work done in this process."""
+
+    def run(items: Iterable[A], take: Callable[[A, B], N]) -> None:
+        for item in items:
+            worker.told(take(item, worker.work(item)))
+
+    return run
 
 
 @contextmanager
-def workers(work: Work[A, B], count: int) -> Iterator[Map[A, B]]:
-    """Start `count` workers; inside the context the map that is given applies `work` in them."""
+def workers(worker: Worker[A, B, N], count: int) -> Iterator[Run[A, B, N]]:
+    """Start `count` copies of a worker; what is given inside the context has the work done by them."""
     children: list[tuple[int, Connection]] = []
     try:
-        for number in range(count):
-            children.append(_start(partial(work, number), [connection for _, connection in children]))
-        yield lambda items: _spread([connection for _, connection in children], items)
+        for _ in range(count):
+            children.append(_start(worker, [connection for _, connection in children]))
+        yield partial(_spread, [connection for _, connection in children])
     finally:
         for pid, connection in children:
             connection.close()
@@ -46,24 +63,23 @@ def workers(work: Work[A, B], count: int) -> Iterator[Map[A, B]]:
             os.waitpid(pid, 0)
 
 
-def _spread(connections: list[Connection], items: Iterable[A]) -> Iterator[tuple[A, Any]]:
+def _spread(connections: list[Connection], items: Iterable[A], take: Callable[[A, Any], N]) -> None:
     busy: deque[tuple[Connection, A]] = deque()
     free = deque(connections)
     try:
         for item in items:
-            if not free:
+            said: N | None = None
+            if free:
+                connection = free.popleft()
+            else:
                 connection, done = busy.popleft()
-                result = _receive(connection)
-                connection.send(item)
-                busy.append((connection, item))
-                yield done, result
-                continue
-            connection = free.popleft()
-            connection.send(item)
+                said = take(done, _receive(connection))
+            connection.send((said, item))
             busy.append((connection, item))
         while busy:
             connection, done = busy.popleft()
-            yield done, _receive(connection)
+            connection.send((take(done, _receive(connection)), None))
+            _receive(connection)
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise CasemateError("CSM-W019", "a worker of customs died", place="customs") from error
 
@@ -75,7 +91,7 @@ def _receive(connection: Connection) -> Any:
     return result
 
 
-def _start(work: Callable[[A], B], others: list[Connection]) -> tuple[int, Connection]:
+def _start(worker: Worker[A, B, N], others: list[Connection]) -> tuple[int, Connection]:
     mine, theirs = Pipe()
     pid = os.fork()
     if pid:
@@ -84,19 +100,21 @@ def _start(work: Callable[[A], B], others: list[Connection]) -> tuple[int, Conne
     try:
         for connection in (mine, *others):
             connection.close()
-        _serve(work, theirs)
+        _serve(worker, theirs)
     finally:
         os._exit(1)
 
 
-def _serve(work: Callable[[A], B], connection: Connection) -> None:
+def _serve(worker: Worker[A, B, N], connection: Connection) -> None:
     while True:
         try:
-            item = connection.recv()
+            said, item = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(work(item))
+            if said is not None:
+                worker.told(said)
+            connection.send(worker.work(item) if item is not None else None)
         except BaseException as error:  # noqa: BLE001 - told to the parent, which ends
             connection.send(error)
             return

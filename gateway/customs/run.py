@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.customs.declare import declare
@@ -20,12 +19,12 @@ from gateway.customs.examine import Examined, Examiner, examiner
 from gateway.customs.history import tightened
 from gateway.customs.intake import Chunk, Intake
 from gateway.customs.ledger import Ledger
-from gateway.customs.pool import Map, alone, workers
+from gateway.customs.pool import alone, workers
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
 from gateway.customs.scan.values import needles
 from gateway.customs.settle import Settlement
-from gateway.customs.spool import Kept, Spool
+from gateway.customs.spool import Spool
 from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.events import EventWriter
@@ -33,10 +32,31 @@ from policies.plan import Output
 from policies.probes import read_probes
 from policies.slices import Birth, CustomsSlice
 
-Found = tuple[Examined, Kept]
 PROBES = "probes"
 SMALL = 4 << 20
 """Bytes up to which one process is faster than starting others."""
+
+
+Found = tuple[Examined, int]
+"""What was found in a chunk, and how many bytes its rows take."""
+
+
+class Bench:
+    """Where chunks are examined, one at a time. The rows of the last stay here until it is known where they belong."""
+
+    def __init__(self, examiners: Mapping[str, Examiner], spool: Spool) -> None:
+        self._examiners, self._spool, self._last = examiners, spool, ("", b"")
+
+    def work(self, chunk: Chunk) -> Found:
+        """Examine a chunk."""
+        examined = self._examiners[chunk.output].examine(chunk.read())
+        self._last, examined.rows = (chunk.output, examined.rows), b""
+        return examined, len(self._last[1])
+
+    def told(self, start: int) -> None:
+        """Keep its rows from `start` on."""
+        output, rows = self._last
+        self._spool.keep(output, start, rows)
 
 
 def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None:
@@ -52,14 +72,20 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
         for name, output in outputs.items()
     }
     cores = 1 if intake.size <= SMALL else len(os.sched_getaffinity(0))
-    with Spool(out, cores) as spool:
-        work = partial(_examine, examiners, spool)
+    with Spool(out, outputs) as spool:
+        bench = Bench(examiners, spool)
         settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
+
+        def take(chunk: Chunk, found: Found) -> int:
+            examined, size = found
+            settled[chunk.output].add(chunk, examined)
+            return spool.add(chunk, examined, size)
+
         if cores == 1:
-            _take(alone(work), intake.chunks(), spool, settled)
+            alone(bench)(intake.chunks(), take)
         else:
-            with workers(work, cores) as many:
-                _take(many, intake.chunks(), spool, settled)
+            with workers(bench, cores) as many:
+                many(intake.chunks(), take)
         for settlement in settled.values():
             settlement.close()
         _resolve(spool, settled)
@@ -83,18 +109,6 @@ def _probes(output: Output, folder: Path) -> dict[str, str]:
             raise CasemateError("CSM-W019", f"the probes {item.path} are not those of the plan", place="customs")
         probes |= {f"{item.path}:{line}": text for line, text in read_probes(item.path, data)}
     return probes
-
-
-def _examine(examiners: Mapping[str, Examiner], spool: Spool, worker: int, chunk: Chunk) -> Found:
-    examined = examiners[chunk.output].examine(chunk.read())
-    kept, examined.rows = spool.keep(worker, examined.rows), b""
-    return examined, kept
-
-
-def _take(over: Map[Chunk, Found], chunks: Iterator[Chunk], spool: Spool, settled: Mapping[str, Settlement]) -> None:
-    for chunk, (examined, kept) in over(chunks):
-        spool.add(chunk, examined, kept)
-        settled[chunk.output].add(chunk, examined)
 
 
 def _resolve(spool: Spool, settled: Mapping[str, Settlement]) -> None:

@@ -125,8 +125,19 @@ class Settlement:
         return rows | set(self._twice[low:high].tolist())
 
     @property
+    def waits(self) -> bool:
+        """Tell whether all rows wait for a person."""
+        most = self._output.approve_over
+        return self._output.approval == "always" or (most is not None and self.rows > most)
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether nothing is wrong, and nobody is waited for."""
+        return not (self.any or self._whole or self.waits)
+
+    @property
     def any(self) -> bool:
-        """Tell whether any row has such a reason."""
+        """Tell whether any row has such a reason of its own."""
         return bool(self._late or self._twice.size or self.rows > min(self._left, self._full))
 
 

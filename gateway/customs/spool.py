@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import msgspec
 
@@ -22,80 +21,87 @@ _reasons = msgspec.json.Decoder(dict[int, list[Reason]])
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Where rows are: in the file of a worker, `size` bytes from `start` on."""
-
-    worker: int
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Spooled:
-    """A chunk on disk: `count` rows of `output` from its row `first` on, where they are, and bytes of their reasons."""
+    """A chunk on disk: `count` rows of `output` from its row `first` on; where in its file their `size` bytes are, and
+    how many bytes of reasons there are."""
 
     output: str
     stage: str
     names: Names
     first: int
     count: int
-    rows: Kept
+    start: int
+    size: int
     reasons: int
 
 
 class Spool:
-    """The chunks of a run. Each worker keeps rows in a file of its own; who started them knows in which order."""
+    """The chunks of a run: a file of rows for each output, and one of reasons.
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self._folder, self._workers, self._chunks, self._stack = folder, workers, list[Spooled](), ExitStack()
+    Rows are written by who examined them, where they are told to. So the file of an output of which every row is
+    accepted is what is to be applied.
+    """
+
+    def __init__(self, folder: Path, outputs: Iterable[str]) -> None:
+        self._folder, self._outputs = folder, list(outputs)
+        self._chunks, self._stack = list[Spooled](), ExitStack()
         self._next: dict[str, int] = {}
+        self._ends: dict[str, int] = {}
         self._lines: dict[str, int] = {}
         self.rejected: set[str] = set()
         self.open: set[str] = set()
+        self.whole = set(self._outputs)
+        """Outputs whose rows are all lines of files, and none of them was objected to."""
 
     def __enter__(self) -> Spool:
-        self._rows = [self._file(buffering=0) for _ in range(self._workers)]
-        self._notes = self._file()
+        self._rows = {name: self._stack.enter_context(self.path(name).open("x+b")) for name in self._outputs}
+        self._notes = self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
         return self
-
-    def _file(self, buffering: int = -1) -> IO[bytes]:
-        return self._stack.enter_context(tempfile.TemporaryFile(dir=self._folder, buffering=buffering))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        for name in self._outputs:
+            self.path(name).unlink(missing_ok=True)
 
-    def keep(self, worker: int, rows: bytes) -> Kept:
-        """Write rows, and say where. Only the worker of this number calls it so."""
-        file, left = self._rows[worker], memoryview(rows)
-        start = file.seek(0, os.SEEK_END)
+    def path(self, output: str) -> Path:
+        """Return the file of the rows of an output."""
+        return self._folder / f".{output}.spool"
+
+    def keep(self, output: str, start: int, rows: bytes) -> None:
+        """Write rows where they belong."""
+        left = memoryview(rows)
         while left:
-            left = left[file.write(left) :]
-        return Kept(worker, start, len(rows))
+            written = os.pwrite(self._rows[output].fileno(), left, start)
+            left, start = left[written:], start + written
 
-    def add(self, chunk: Chunk, examined: Examined, rows: Kept) -> None:
-        """Append a chunk, with what was found, and where its rows are."""
+    def add(self, chunk: Chunk, examined: Examined, size: int) -> int:
+        """Append a chunk, with what was found; return where its rows, of `size` bytes, are to be kept."""
         notes = msgspec.json.encode(examined.reasons) if examined.reasons else b""
         self._notes.write(notes)
-        first = self._next.get(chunk.output, 0)
-        self._next[chunk.output] = first + examined.count
+        first, start = self._next.get(chunk.output, 0), self._ends.get(chunk.output, 0)
+        self._next[chunk.output], self._ends[chunk.output] = first + examined.count, start + size
         names = replace(chunk.names, first=self._lines.get(chunk.names.set, 0))
         self._lines[names.set] = names.first + examined.count
-        about = (chunk.output, chunk.stage, names, first, examined.count, rows, len(notes))
+        about = (chunk.output, chunk.stage, names, first, examined.count, start, size, len(notes))
         self._chunks.append(Spooled(*about))
+        if notes or not names.set:
+            self.whole.discard(chunk.output)
         if examined.rejects:
             self.rejected.add(chunk.output)
         if examined.open:
             self.open.add(chunk.output)
+        return start
 
-    def read(self) -> Iterator[tuple[Spooled, bytes, Mapping[int, list[Reason]]]]:
-        """Yield every chunk with its rows (canonical lines) and its reasons by row of the chunk."""
+    def read(self, outputs: Collection[str]) -> Iterator[tuple[Spooled, bytes, Mapping[int, list[Reason]]]]:
+        """Yield every chunk of some outputs with its rows (canonical lines) and its reasons by row of the chunk."""
         self._notes.seek(0)
         for chunk in self._chunks:
-            notes, rows = self._notes.read(chunk.reasons), chunk.rows
-            lines = os.pread(self._rows[rows.worker].fileno(), rows.size, rows.start)
-            yield chunk, lines, _reasons.decode(notes) if notes else {}
+            notes = self._notes.read(chunk.reasons)
+            if chunk.output in outputs:
+                lines = os.pread(self._rows[chunk.output].fileno(), chunk.size, chunk.start)
+                yield chunk, lines, _reasons.decode(notes) if notes else {}
 
     def proposals(self) -> Iterator[tuple[Spooled, set[int]]]:
         """Yield every chunk of single proposals, and which of its rows were rejected."""
