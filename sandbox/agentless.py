@@ -12,7 +12,7 @@ import msgspec
 from policies.plan import EgressRule, Limits, Plan, SecretBinding, Stage, encode
 from policies.slices import Birth, seal, slices
 from policies.vocabulary import Component
-from sandbox import apply, authorities
+from sandbox import authorities, volumes
 from sandbox.cell import load, set_up
 from sandbox.driver import Driver
 from sandbox.engine import Exit
@@ -74,7 +74,7 @@ def converse(
     for volume in lay.volumes:
         engine.create_volume(volume)
     engine.create(lay.carrier)
-    engine.put(lay.carrier.name, "/", apply.own_archive())
+    engine.put(lay.carrier.name, "/", volumes.own_archive())
     engine.put_files(lay.carrier.name, "/in", dict(files or {}))
     mine = held_by(plan, dict(secrets), Component.FIREWALL.value)
     part = encode(slices(plan)[Component.FIREWALL]).decode()

@@ -37,6 +37,7 @@ from policies.plan import (
     Retry,
     Route,
     SecretBinding,
+    Shards,
     Source,
     Stage,
     Student,
@@ -45,10 +46,10 @@ from policies.plan import (
 )
 from sandbox import repositories
 from sandbox.registry import ModelEntry
-from sandbox.resolve import Facts
-from sandbox.shards import planned
+from sandbox.resolve import Facts, FileFact
+from sandbox.shards import count_shards
 from sandbox.source import Document
-from sandbox.topology import IMAGES
+from sandbox.topology import GIT_IMAGE, IMAGES
 from sandbox.workflow import (
     DaySpec,
     EgressSpec,
@@ -57,6 +58,7 @@ from sandbox.workflow import (
     OauthSpec,
     OutputSpec,
     OverSpec,
+    ShardsSpec,
     StageSpec,
     ToolUseSpec,
     Workflow,
@@ -81,7 +83,7 @@ def wanted_images(workflow: Workflow) -> list[str]:
     """Return the names of every image that a run of `workflow` needs, sorted."""
     local = [f"casemate/model-{m.model}" for m in workflow.models.values() if m.provider == "local"]
     tools = [tool.image for tool in workflow.tools.values() if tool.image]
-    sinks = [repositories.IMAGE for output in workflow.outputs.values() if output.sink.kind == "git"]
+    sinks = [GIT_IMAGE for output in workflow.outputs.values() if output.sink.kind == "git"]
     return sorted({*IMAGES.values(), *(stage.image for stage in workflow.stages), *local, *tools, *sinks})
 
 
@@ -297,11 +299,16 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         outputs=sorted(spec.outputs),
         limits=_limits(spec.limits, workflow),
         profile=cast("Literal['default', 'explore', 'ci-fork']", spec.profile),
-        shards=planned(spec.shards, facts.files[workflow.inputs[spec.shards.over].path].items) if spec.shards else None,
+        shards=_shards(spec.shards, facts.files[workflow.inputs[spec.shards.over].path]) if spec.shards else None,
         retry=Retry(attempts=spec.retry.attempts, on=cast("Any", sorted(spec.retry.on))) if spec.retry else None,
         cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),
     )
+
+
+def _shards(spec: ShardsSpec, over: FileFact) -> Shards:
+    count = count_shards(over.items or 0, spec.size)
+    return Shards(over=spec.over, size=spec.size, parallel=spec.parallel, count=count)
 
 
 def _used(entries: Sequence[str | ToolUseSpec], what: str) -> list[str]:

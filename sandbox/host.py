@@ -14,8 +14,8 @@ from pathlib import Path
 
 from policies.errors import CasemateError
 from policies.events import clean
+from sandbox.baseline import SECCOMP
 from sandbox.engine import Engine, WayOut
-from sandbox.resolve import SECCOMP
 
 START_S = 60
 

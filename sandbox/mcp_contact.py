@@ -24,7 +24,7 @@ from policies.errors import CasemateError
 from policies.plan import Plan, encode
 from policies.slices import Birth, seal, slices
 from policies.vocabulary import Component, ExitCode
-from sandbox import apply
+from sandbox import volumes
 from sandbox.agentless import SECONDS, converse, end, held, idle_stage
 from sandbox.driver import Driver
 from sandbox.engine import Engine
@@ -65,7 +65,7 @@ def contact(engine: Engine, plan: Plan, root: Path, home: Path) -> dict[str, lis
             if how is None or how.code != 0:
                 message = "the gateway that asks MCP servers failed"
                 raise CasemateError("CSM-R004", message, exit_code=ExitCode.STAGE_FAILED)
-            said = apply.read_tar(engine.get(lay.carrier.name, "/buffer", _ANSWER_BYTES), "buffer")
+            said = volumes.read_tar(engine.get(lay.carrier.name, "/buffer", _ANSWER_BYTES), "buffer")
         finally:
             end(driver, lay, asker, run)
             log.close()

@@ -12,11 +12,12 @@ from policies.plan import Plan, encode
 from policies.vocabulary import ExitCode
 from sandbox.checks import check
 from sandbox.compiler import compile_plan, wanted_images
+from sandbox.files import read_inside
 from sandbox.findings import Finding, FindingsError, Place, has_errors
 from sandbox.imports import expand
 from sandbox.plan_check import violations
 from sandbox.registry import registry
-from sandbox.resolve import read_inside, resolve
+from sandbox.resolve import resolve
 from sandbox.source import MAX_BYTES, Document, parse
 from sandbox.store import as_json, load_plan
 from sandbox.workflow import Workflow, read

@@ -14,8 +14,6 @@ BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\./|\.lock(?:/|$)))[A-Za-z0-9][A-Za-z0
 """Names of branches that have one reading."""
 GLOB = re.compile(r"[A-Za-z0-9._+@=,()\[\]{}#&!$*?-]+(/[A-Za-z0-9._+@=,()\[\]{}#&!$*?-]+)*")
 """Globs that some path of a patch may match."""
-IMAGE = "casemate/git"
-"""The image of who applies to a repository: pinned by plans that have such a sink."""
 PREFIX = "casemate/"
 AUTHOR = "Casemate <casemate@noreply.invalid>"
 USER = "x-access-token"

@@ -1,13 +1,10 @@
 """Resolve: reads the files that a workflow names, and nothing outside the project.
 
-The compiler is pure; this is its edge. A path is taken relative to the workflow's folder, may not leave it, and no part
-of it may be a symbolic link: otherwise a repository could point an agent's input at the host's own secrets.
+The compiler is pure; this is its edge.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -18,11 +15,12 @@ from policies.canonical import Json, StrictJsonError, digest, strict_loads
 from policies.errors import CasemateError
 from policies.plan import Distribution, Pin
 from policies.probes import LEAST, read_probes, tells
-from policies.secret_rules import FILE
 from sandbox.anchors import NAME as ANCHORS
 from sandbox.anchors import read_anchors
+from sandbox.baseline import policies_digest
 from sandbox.certificates import certificates
 from sandbox.ecosystems import ecosystem_hosts
+from sandbox.files import MAX_INPUT, read_inside
 from sandbox.pins import NAME as PINS
 from sandbox.pins import read_pins
 from sandbox.prices import Listed, listed, version
@@ -34,8 +32,6 @@ from sandbox.workflow import Workflow
 if TYPE_CHECKING:
     from sandbox.lineage.types import LineageFacts
 
-SECCOMP = Path(__file__).resolve().parent.parent / "compose" / "seccomp.json"
-MAX_INPUT = 256 << 20
 MAX_SCHEMA = 1 << 20
 HOW_TO_MAKE_A_KEY = (
     "openssl genpkey -algorithm ed25519 -out me.key; openssl pkey -in me.key -pubout -out approvers/me.pub"
@@ -82,33 +78,6 @@ class Facts:
     host_cpus: int | None = None
     host_memory: int | None = None
     today: date = field(default_factory=date.today)
-
-
-def read_inside(root: Path, name: str, limit: int) -> bytes:
-    """Return the bytes of a regular file below `root`. Raises C021 (leaves it), C023 (link) or C022 (anything else)."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or not pure.parts:
-        raise CasemateError("CSM-C021", f'"{name}" leaves the project', hint="name a file beside the workflow")
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for part in pure.parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        handle = os.open(pure.parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    except OSError as error:
-        _refuse_link(root, pure)
-        raise CasemateError("CSM-C022", f'"{name}" cannot be read: {error.strerror}') from error
-    finally:
-        os.close(folder)
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise CasemateError("CSM-C022", f'"{name}" is not a regular file')
-    with os.fdopen(handle, "rb") as stream:
-        if status.st_size > limit:
-            raise CasemateError("CSM-C022", f'"{name}" is larger than {limit} bytes')
-        return stream.read(limit)
 
 
 def resolve(
@@ -245,11 +214,6 @@ def _prices(workflow: Workflow, today: date) -> dict[str, Listed]:
     return {alias: price for alias, price in asked.items() if price is not None}
 
 
-def policies_digest() -> str:
-    """Return the digest of the policies that hold for every run, whatever its plan says."""
-    return digest(FILE.read_bytes() + SECCOMP.read_bytes())
-
-
 def _with_lineage(workflow: Workflow, root: Path, facts: Facts) -> Facts:
     """Add what past runs say of the student's data, and how exposed that leaves it."""
     from sandbox.lineage.commands import exposure, verdict_of  # most workflows have no student
@@ -271,10 +235,3 @@ def _hidden(path: str, data: bytes) -> tuple[int, int, str] | None:
         if match:
             return number, match.start() + 1, f"U+{ord(match.group()):04X}"
     return None
-
-
-def _refuse_link(root: Path, pure: PurePosixPath) -> None:
-    for depth in range(1, len(pure.parts) + 1):
-        part = root.joinpath(*pure.parts[:depth])
-        if part.is_symlink():
-            raise CasemateError("CSM-C023", f'"{part.relative_to(root)}" is a symbolic link', hint="copy the file")

@@ -18,7 +18,8 @@ from policies.events import Attribute
 from policies.plan import Plan
 from policies.slices import Seal, seal
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
-from sandbox import apply
+from sandbox import volumes
+from sandbox.baseline import policies_digest
 from sandbox.driver import Driver, OnEvent
 from sandbox.durable import judging
 from sandbox.durable.account import Account
@@ -31,7 +32,6 @@ from sandbox.durable.setting import Means, Setting
 from sandbox.durable.signed import Person, approved, as_logged, missing, sign
 from sandbox.engine import Engine
 from sandbox.log import RunLog, read_events
-from sandbox.resolve import policies_digest
 from sandbox.secrets import read_secrets
 from sandbox.store import Options, Store
 from sandbox.supplies import keep_probes, read_inputs, read_probes
@@ -173,7 +173,7 @@ def _means(engine: Engine, plan: Plan, store: Store, options: Options) -> Means:
     if plan.source.policies != policies_digest():
         message = "the rules for secrets or the seccomp profile are not those that were compiled"
         raise CasemateError("CSM-R013", message, hint="compile again", exit_code=ExitCode.REFUSED)
-    replay = apply.recorded_whole(store.folder(options.replay)) if options.replay is not None else None
+    replay = volumes.recorded_whole(store.folder(options.replay)) if options.replay is not None else None
     root = Path(options.root)
     inputs = read_inputs(plan, root)
     return Means(

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from policies.errors import CasemateError
 from policies.plan import Shards
 from policies.vocabulary import ExitCode
-from sandbox.workflow import ShardsSpec
 
 CSV = ".csv"
 SUFFIXES = (".jsonl", ".txt", CSV)
@@ -25,12 +24,6 @@ def count_items(content: bytes, path: str) -> int:
 def count_shards(items: int, size: int) -> int:
     """Return how many shards of `size` items there are."""
     return -(-items // size)
-
-
-def planned(spec: ShardsSpec, items: int | None) -> Shards:
-    """Return the shards of a stage over an input of so many items."""
-    count = count_shards(items or 0, spec.size)
-    return Shards(over=spec.over, size=spec.size, parallel=spec.parallel, count=count)
 
 
 def part_of(content: bytes, path: str, shards: Shards, number: int) -> bytes:

@@ -20,7 +20,6 @@ from policies.plan import EgressRule, Output, Plan, encode
 from policies.sinks import Batch, Order, refused
 from policies.slices import SINK_STAGE, Birth, seal, slices
 from policies.vocabulary import Component, Verdict
-from sandbox import repositories
 from sandbox.agentless import converse, end, held, idle_stage
 from sandbox.applying import Reach
 from sandbox.driver import Driver
@@ -28,7 +27,7 @@ from sandbox.secrets import held_by, read_secrets
 from sandbox.specs import MIB, ContainerSpec, Mount, Tmpfs
 from sandbox.supplies import read_inputs
 from sandbox.sweep import sweep_run
-from sandbox.topology import Topology, topology
+from sandbox.topology import GIT_IMAGE, Topology, topology
 
 COMMAND = ("python3", "-m", "gateway", "apply")
 POSTGRES = 5432
@@ -134,7 +133,7 @@ def applier(lay: Topology, command: tuple[str, ...], plan: Plan) -> ContainerSpe
     spec = replace(lay.customs, command=command, mounts=mounts)
     if all(output.sink != "git" for output in plan.outputs):
         return spec
-    image = next(image.digest for image in plan.images if image.name == repositories.IMAGE)
+    image = next(image.digest for image in plan.images if image.name == GIT_IMAGE)
     return replace(spec, image=image, tmpfs=(Tmpfs("/tmp", CLONE),))  # noqa: S108 - a private file system
 
 

@@ -12,7 +12,7 @@ from policies.errors import CasemateError
 from policies.plan import Plan
 from policies.vocabulary import ExitCode
 from sandbox.archives import write_durably
-from sandbox.resolve import MAX_INPUT, read_inside
+from sandbox.files import MAX_INPUT, read_inside
 from sandbox.shards import part_of
 
 

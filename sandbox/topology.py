@@ -36,6 +36,8 @@ IMAGES = {
     "customs": "casemate/customs",
 }
 """The trusted images that every plan pins, beside those of its stages and local models."""
+GIT_IMAGE = "casemate/git"
+"""The image of who applies to a repository: pinned by plans that have such a sink."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,8 @@ def import_() -> None:
 @click.option("--accept", multiple=True, metavar="KEY", help="A restriction without equivalent that you answer for.")
 def gh_aw(file: Path, output: Path | None, accept: tuple[str, ...]) -> int:
     """Turn a GitHub Agentic Workflow into ours, and list what has no equivalent. Exit 3 if a restriction gets lost."""
+    from sandbox.files import read_inside
     from sandbox.importer.gh_aw import import_gh_aw, render
-    from sandbox.resolve import read_inside
     from sandbox.source import MAX_BYTES
 
     def read(name: str) -> bytes | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from policies.errors import CasemateError
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
-from sandbox import apply
+from sandbox import apply, volumes
 from sandbox.cell import artifacts_of
 from sandbox.durable.ahead import ahead, is_over
 from sandbox.durable.judging import apply_all, judge
@@ -114,7 +114,7 @@ class Job:
     def _drop(self, cell: str) -> None:
         """Let a cell be tried again, by processes that never met its agent, without what it left."""
         setting, numbers = self._setting, self._driver.tally.cells[cell]
-        recording = setting.folder / apply.RECORDING / f"{cell}.jsonl"
+        recording = setting.folder / volumes.RECORDING / f"{cell}.jsonl"
         if recording.exists():
             recording.replace(recording.with_name(f"{cell}.failed-{numbers.attempts}.jsonl"))
         shutil.rmtree(artifacts_of(setting.folder, cell), ignore_errors=True)
@@ -150,5 +150,5 @@ class Job:
         if error is None or cancelled:
             self._journal.move(RunMove.CANCEL if cancelled else RunMove.END)
             if not setting.options.record:
-                shutil.rmtree(setting.folder / apply.RECORDING, ignore_errors=True)
+                shutil.rmtree(setting.folder / volumes.RECORDING, ignore_errors=True)
         return RunResult(setting.run, setting.folder, outcome, code, tally, error)

@@ -10,7 +10,7 @@ import msgspec
 from policies.canonical import canonical
 from policies.vocabulary import Component, EventName, Outcome, Verdict
 from policies.writes import Declaration, Written
-from sandbox import apply, applying
+from sandbox import apply, applying, volumes
 from sandbox.anchors import told
 from sandbox.archives import lines_of, write_durably
 from sandbox.durable.leg import carry
@@ -28,7 +28,7 @@ def judge(setting: Setting, approved: dict[str, str] | None = None) -> Declarati
     """Let customs judge, and enter what it accepts and holds. `approved`: digests of rows that a person approved."""
     lay = setting.layout([])
     carry(setting.engine, lay)
-    buffers = apply.buffers_of(setting.journal.completed, setting.folder)
+    buffers = volumes.buffers_of(setting.journal.completed, setting.folder)
     facts = _facts(setting) | {f"approved/{output}": digest for output, digest in (approved or {}).items()}
     # it gets every value, not to use it but to find it in what the agents wrote
     birth = setting.birth(Component.CUSTOMS, setting.means.secrets, facts)

@@ -21,7 +21,7 @@ from policies.errors import CasemateError
 from policies.plan import Stage
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, Outcome
-from sandbox import apply, authorities, pool
+from sandbox import authorities, pool, volumes
 from sandbox.archives import tar_of
 from sandbox.cell import Session
 from sandbox.durable.ahead import is_over
@@ -70,7 +70,7 @@ class Leg:
             setting.engine.kill(agent)
         for cell, _ in self._running.values():
             with contextlib.suppress(CasemateError):
-                apply.take_buffer(setting.engine, self._lay.carrier.name, cell, setting.folder)
+                volumes.take_buffer(setting.engine, self._lay.carrier.name, cell, setting.folder)
         with contextlib.suppress(Exception):  # servers of tools are ended as far as they can be
             self._open.close()
         # what stays untold ends the run for good: the leg stays open, and its containers are gone
@@ -116,7 +116,7 @@ class Leg:
         setting, (name, session) = self._setting, self._running[agent]
         trusted = {component: spec.name for component, spec in self._lay.trusted.items()}
         end = session.end(how, trusted, wanted=wanted)
-        apply.take_buffer(setting.engine, self._lay.carrier.name, name, setting.folder)
+        volumes.take_buffer(setting.engine, self._lay.carrier.name, name, setting.folder)
         setting.log.checkpoint()
         if end.outcome is Outcome.COMPLETED:
             setting.journal.stage(name, StageMove.COMPLETE, dict(end.sets))
@@ -157,7 +157,7 @@ class Leg:
                 self._pooled = pool.slots(setting.plan, self._names)
                 self._lay = setting.layout(self._names, member)
         carry(engine, self._lay)
-        recording = replay if replay is not None else apply.recorded(setting.folder)
+        recording = replay if replay is not None else volumes.recorded(setting.folder)
         mine = {f"{name}.jsonl" for name in self._names}
         wanted = {name: content for name, content in recording.items() if name in mine}
         if wanted:
@@ -199,7 +199,7 @@ class Leg:
             if setting.driver.await_end(spec.name, until) is None:
                 setting.engine.kill(spec.name)
         if setting.options.record:
-            apply.take_recording(setting.engine, self._lay.carrier.name, setting.folder)
+            volumes.take_recording(setting.engine, self._lay.carrier.name, setting.folder)
         setting.log.checkpoint()
         setting.journal.leg(is_open=False)
         sweep_run(setting.engine, setting.run)
@@ -210,7 +210,7 @@ def carry(engine: Engine, lay: Topology) -> None:
     for volume in lay.volumes:
         engine.create_volume(volume)
     engine.create(lay.carrier)
-    engine.put(lay.carrier.name, "/", apply.own_archive())
+    engine.put(lay.carrier.name, "/", volumes.own_archive())
 
 
 def bearable(engine: Engine, cell: Cell) -> int:

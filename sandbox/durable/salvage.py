@@ -15,7 +15,7 @@ from pathlib import Path
 from policies.errors import CasemateError
 from policies.events import ComponentEvent
 from policies.vocabulary import Component, ExitCode
-from sandbox import apply
+from sandbox import volumes
 from sandbox.durable.journal import Journal
 from sandbox.durable.machine import RunState
 from sandbox.engine import Engine
@@ -44,7 +44,7 @@ def salvage(
         for event in _unheard(engine, run, log, met_agents=journal.state is RunState.RUNNING):
             append(event)
         with contextlib.suppress(CasemateError):
-            apply.take_recording(engine, f"casemate-{run}-carrier", store.folder(run))
+            volumes.take_recording(engine, f"casemate-{run}-carrier", store.folder(run))
         log.checkpoint()
         journal.leg(is_open=False)
     return sweep_run(engine, run)

@@ -391,7 +391,7 @@ def test_a_trusted_image_refuses_a_slice_changed_by_one_byte(lab: Lab, component
 
 
 def _own(lab: Lab, carrier: str) -> None:
-    from sandbox.apply import own_archive
+    from sandbox.volumes import own_archive
 
     lab.engine.put(carrier, "/", own_archive())
     lab.engine.put(carrier, "/in", tar_of({"agent.jsonl": b""}))

@@ -10,7 +10,7 @@ import pytest
 from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.plan import Plan, ProbeFile
-from sandbox.resolve import policies_digest
+from sandbox.baseline import policies_digest
 from sandbox.runner import run_plan
 from sandbox.store import Options, Store
 from sandbox.supplies import PROBES, keep_probes, kept_probes, read_probes

@@ -17,8 +17,8 @@ from policies.canonical import digest
 from policies.errors import CasemateError
 from policies.plan import Plan, Retry, Shards
 from policies.vocabulary import ExitCode
+from sandbox.baseline import policies_digest
 from sandbox.log import read_events
-from sandbox.resolve import policies_digest
 from sandbox.runner import resume_run, run_plan
 from sandbox.store import Options, Store
 from tests.plans import plan

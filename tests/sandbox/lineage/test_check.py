@@ -13,13 +13,14 @@ from policies.canonical import digest
 from policies.errors import CasemateError
 from sandbox.checks.lineage import CHECKS
 from sandbox.checks.subject import Subject
+from sandbox.files import read_inside
 from sandbox.findings import Finding
 from sandbox.lineage.case import case_of
 from sandbox.lineage.commands import check_json, check_text, exposure, graph_dot, graph_svg, graph_text, verdict_of
 from sandbox.lineage.facts import gather
 from sandbox.lineage.gate import LineageVerdict
 from sandbox.lineage.types import Dataset, LineageFacts, Relation
-from sandbox.resolve import Facts, read_inside, resolve
+from sandbox.resolve import Facts, resolve
 from sandbox.source import parse
 from sandbox.workflow import read
 from tests.sandbox.conftest import WORKFLOW
