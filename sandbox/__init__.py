@@ -1,4 +1,4 @@
 """The host: compiler, orchestrator, command line.
 
-Reading order: source, workflow, findings, checks, resolve, compiler, plan_check, topology, engine, log, runner, cli.
+Reading order: language, checks, compiler, plan_check, plans, topology, engine, cells, sinks, durable, records, cli.
 """

@@ -11,19 +11,19 @@ from policies.events import clean
 from policies.plan import Plan, encode
 from policies.vocabulary import ExitCode
 from sandbox.checks import check
-from sandbox.compiler import compile_plan, wanted_images
+from sandbox.compiler.compile import compile_plan, wanted_images
+from sandbox.compiler.resolve import resolve
 from sandbox.files import read_inside
-from sandbox.findings import Finding, FindingsError, Place, has_errors
-from sandbox.imports import expand
-from sandbox.plan_check import violations
-from sandbox.registry import registry
-from sandbox.resolve import resolve
-from sandbox.source import MAX_BYTES, Document, parse
-from sandbox.store import as_json, load_plan
-from sandbox.workflow import Workflow, read
+from sandbox.language.findings import Finding, FindingsError, Place, has_errors
+from sandbox.language.imports import expand
+from sandbox.language.source import MAX_BYTES, Document, parse
+from sandbox.language.workflow import Workflow, read
+from sandbox.lineage.registry import registry
+from sandbox.plan_check.invariants import violations
+from sandbox.records.store import as_json, load_plan
 
 if TYPE_CHECKING:  # the engine brings the whole Docker client along, and `check` needs none of it
-    from sandbox.engine import Engine
+    from sandbox.engine.docker import Engine
 
 MAX_PLAN = 64 << 20
 

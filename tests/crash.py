@@ -18,11 +18,11 @@ from pathlib import Path
 
 from sandbox.cli.base import load
 from sandbox.durable.approval import review, waiting
+from sandbox.durable.runner import decide, resume_run, run_plan
 from sandbox.durable.signed import Person
-from sandbox.host import connect
-from sandbox.runner import decide, resume_run, run_plan
-from sandbox.store import Options, Store
-from sandbox.writes import State
+from sandbox.engine.host import connect
+from sandbox.records.store import Options, Store
+from sandbox.records.writes import State
 
 
 class Mortal(Store):

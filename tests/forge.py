@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox.images import GIT, TOOLS, build_all
+from sandbox.engine.images import GIT, TOOLS, build_all
 from tests.lab import Lab
 from tests.outside_lab import OutsideLab
 

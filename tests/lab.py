@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from sandbox.engine import Engine
-from sandbox.host import connect
-from sandbox.log import RunEvent, read_events, verify
-from sandbox.store import Store
+from sandbox.engine.docker import Engine
+from sandbox.engine.host import connect
+from sandbox.records.log import RunEvent, read_events, verify
+from sandbox.records.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 CASEMATE = [sys.executable, "-m", "sandbox"]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.images import PLATFORMS, PYTHON
+from sandbox.engine.images import PLATFORMS, PYTHON
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = (

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox.images import GIT, TEST_PAGURE, build_all
+from sandbox.engine.images import GIT, TEST_PAGURE, build_all
 from tests.forge import FILES
 from tests.lab import Lab
 from tests.outside_lab import OutsideLab

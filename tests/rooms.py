@@ -14,8 +14,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from sandbox.host import connect
-from sandbox.images import ROOMTEST, build_all
+from sandbox.engine.host import connect
+from sandbox.engine.images import ROOMTEST, build_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from policies.vocabulary import EventName
-from sandbox.log import RunEvent, read_events, verify
-from sandbox.store import Store
+from sandbox.records.log import RunEvent, read_events, verify
+from sandbox.records.store import Store
 from tests.lab import PROPOSE, ROOT, Lab
 
 ATTEMPTS = 10

@@ -22,14 +22,14 @@ import pytest
 from policies.errors import CasemateError
 from policies.sinks import Moment
 from policies.slices import seal
-from sandbox.applying import Applier
-from sandbox.driver import Driver
-from sandbox.host import connect
-from sandbox.images import MCP_SERVERS, TEST_MLFLOW, TEST_POSTGRES, build_all
-from sandbox.log import RunLog
-from sandbox.sink_run import reached
-from sandbox.store import Store
-from sandbox.writes import State
+from sandbox.cells.driver import Driver
+from sandbox.engine.host import connect
+from sandbox.engine.images import MCP_SERVERS, TEST_MLFLOW, TEST_POSTGRES, build_all
+from sandbox.records.log import RunLog
+from sandbox.records.store import Store
+from sandbox.records.writes import State
+from sandbox.sinks.applying import Applier
+from sandbox.sinks.outside import reached
 from tests.forge import PROPOSALS, SINK, Forge, forge
 from tests.lab import PROPOSE, ROW_SCHEMA, Lab
 from tests.outside_lab import OutsideLab
@@ -125,7 +125,8 @@ def killed(lab: Lab, home: Path, moment: Moment) -> None:
 
 def killed_here(_lab: Lab, home: Path, moment: Moment) -> None:
     """The same for a sink that the orchestrator itself writes: it dies by SIGKILL."""
-    words = [sys.executable, "-c", "import sys; from tests.sandbox.test_applying import main; main(*sys.argv[1:])"]
+    code = "import sys; from tests.sandbox.sinks.test_applying import main; main(*sys.argv[1:])"
+    words = [sys.executable, "-c", code]
     died = subprocess.run([*words, str(home), Store(home).latest(), moment.value], check=False, timeout=60)
     assert died.returncode == -9, "it did not die where it was to"
 

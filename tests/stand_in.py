@@ -31,9 +31,9 @@ from policies.plan import Plan, encode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import Declaration, Written
-from sandbox.engine import Exit
-from sandbox.relays import RELAY_READY
-from sandbox.specs import LABEL_ROLE, ContainerSpec, VolumeSpec
+from sandbox.engine.docker import Exit
+from sandbox.topology.relays import RELAY_READY
+from sandbox.topology.specs import LABEL_ROLE, ContainerSpec, VolumeSpec
 
 LINE = tuple[int, bytes]
 

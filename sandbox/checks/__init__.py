@@ -19,10 +19,10 @@ from sandbox.checks import (
 )
 from sandbox.checks import secrets as secrets_
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding
-from sandbox.resolve import Facts
-from sandbox.source import Document
-from sandbox.workflow import Workflow
+from sandbox.compiler.resolve import Facts
+from sandbox.language.findings import Finding
+from sandbox.language.source import Document
+from sandbox.language.workflow import Workflow
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *stages.CHECKS,

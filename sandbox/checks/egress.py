@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from sandbox.checks.subject import Subject, every_rule
-from sandbox.findings import Finding
-from sandbox.workflow import EgressSpec
+from sandbox.language.findings import Finding
+from sandbox.language.workflow import EgressSpec
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 _PATH = re.compile(r"/\Z|(/(?!\.\.?(/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)+/?\Z")

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from policies.events import clean
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Path
+from sandbox.language.findings import Finding, Path
+from sandbox.language.workflow import Workflow
 from sandbox.lineage.case import case_of
 from sandbox.lineage.gate import Exposure, LineageVerdict, judge, tell
 from sandbox.lineage.grants import Refusal, examine
 from sandbox.lineage.graph import HERE
+from sandbox.lineage.registry import registry
 from sandbox.lineage.types import Case, NodeKind
-from sandbox.registry import registry
-from sandbox.workflow import Workflow
 
 _STUDENT: Path = ("lineage", "student")
 _HINTS = {

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, did_you_mean
-from sandbox.registry import registry
+from sandbox.language.findings import Finding, did_you_mean
+from sandbox.lineage.registry import registry
 
 _WIRE = {
     "openai": "chat completions",

@@ -9,13 +9,13 @@ from typing import Any
 from policies.events import clean
 from policies.history import measure_of
 from policies.writes import RESERVED_TOOLS
-from sandbox.anchors import NAME as ANCHORS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.resolve import key_file
-from sandbox.sqlite_sink import SCHEME as SQLITE
-from sandbox.workflow import ApproversSpec, OverSpec
+from sandbox.compiler.resolve import key_file
+from sandbox.language.findings import Finding, Severity, did_you_mean
+from sandbox.language.workflow import ApproversSpec, OverSpec
+from sandbox.records.anchors import NAME as ANCHORS
+from sandbox.sinks.sqlite import SCHEME as SQLITE
 
 
 def names(subject: Subject) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ from typing import Any
 from policies.events import clean
 from sandbox.checks.sinks import url_finding
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding
-from sandbox.repositories import BRANCH, GLOB, PREFIX, project_of
-from sandbox.sink_spec import PullRequestSpec, SinkSpec, api_of
+from sandbox.compiler.repositories import BRANCH, GLOB, PREFIX, project_of
+from sandbox.language.findings import Finding
+from sandbox.language.sinks import PullRequestSpec, SinkSpec, api_of
 
 _AUTHOR = re.compile(r"[^<>@\x00-\x1f\x7f]{1,100} <[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,200}>")
 _USER = re.compile(r"[A-Za-z0-9._-]{1,100}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from policies.events import clean
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding
+from sandbox.language.findings import Finding
 from sandbox.schema_rules import problems
 
 _PAIRS = (

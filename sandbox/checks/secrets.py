@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from policies.secret_rules import find_secrets
 from sandbox.checks.subject import Subject, every_rule
-from sandbox.findings import Finding, Path, did_you_mean
-from sandbox.workflow import Workflow, sink_destination, tool_destination
+from sandbox.language.findings import Finding, Path, did_you_mean
+from sandbox.language.workflow import Workflow, sink_destination, tool_destination
 
 _TELLING = re.compile(r"(KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL)", re.IGNORECASE)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sandbox.agent_env import proxy_env
 from sandbox.checks.egress import bad_header
 from sandbox.checks.stages import WEAKENING
 from sandbox.checks.subject import Subject
 from sandbox.checks.tools import url_problems
-from sandbox.findings import Finding
+from sandbox.language.findings import Finding
+from sandbox.topology.agent_env import proxy_env
 
 MAX_PORTS, EGRESS_PORT = 4, 3128
 

@@ -15,10 +15,10 @@ from policies.registered import NAME, ROOT, record_problem
 from policies.statements import IDENTIFIER
 from sandbox.checks.egress import host_problem, network_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.placing import TEXT
-from sandbox.sqlite_sink import SCHEME as SQLITE
-from sandbox.workflow import OutputSpec
+from sandbox.language.findings import Finding, Severity, did_you_mean
+from sandbox.language.workflow import OutputSpec
+from sandbox.sinks.placing import TEXT
+from sandbox.sinks.sqlite import SCHEME as SQLITE
 
 SETTINGS = {
     "dataset": ("path",),

@@ -8,11 +8,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 
 from policies.cells import MAX_SHARDS
-from sandbox.agent_env import agent_env
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.shards import SUFFIXES, count_shards
-from sandbox.workflow import CallSpec, detours, quantity
+from sandbox.language.findings import Finding, Severity, did_you_mean
+from sandbox.language.workflow import CallSpec, detours, quantity
+from sandbox.topology.agent_env import agent_env
+from sandbox.topology.shards import SUFFIXES, count_shards
 
 # fmt: off
 WEAKENING = frozenset(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sandbox.findings import Finding, Path, Severity
-from sandbox.resolve import Facts
-from sandbox.source import Document
-from sandbox.workflow import EgressSpec, Workflow
+from sandbox.compiler.resolve import Facts
+from sandbox.language.findings import Finding, Path, Severity
+from sandbox.language.source import Document
+from sandbox.language.workflow import EgressSpec, Workflow
 
 
 @dataclass(frozen=True, slots=True)

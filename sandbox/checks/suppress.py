@@ -9,7 +9,7 @@ from datetime import date
 
 from policies.canonical import pointer
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Severity
+from sandbox.language.findings import Finding, Severity
 
 GUESSES = {"CSM-C008", "CSM-C034"}
 

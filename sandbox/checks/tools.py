@@ -10,10 +10,10 @@ from policies.events import clean
 from policies.writes import RESERVED_TOOLS
 from sandbox.checks.egress import host_problem
 from sandbox.checks.subject import Subject
-from sandbox.findings import Finding, Severity, did_you_mean
-from sandbox.pins import NAME as PINS
-from sandbox.tool_rules import likeness, problems
-from sandbox.workflow import tool_use
+from sandbox.language.findings import Finding, Severity, did_you_mean
+from sandbox.language.workflow import tool_use
+from sandbox.mcp.pins import NAME as PINS
+from sandbox.mcp.tool_rules import likeness, problems
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-$&-)+-\[\]-~]+\*?")
 _PATH = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._+,=:@-]+)+")

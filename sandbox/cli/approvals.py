@@ -17,8 +17,8 @@ from sandbox.cli.runs import find
 if TYPE_CHECKING:
     from sandbox.durable.approval import Review
     from sandbox.durable.signed import Person
-    from sandbox.store import Store
-    from sandbox.writes import Write
+    from sandbox.records.store import Store
+    from sandbox.records.writes import Write
 
 _output = click.argument("output", required=False)
 _reason = click.option("--reason", required=True, help="Why: it stands in the log.")
@@ -86,8 +86,8 @@ def _person(key: Path | None) -> Person:
 
 
 def _decide(run: str, output: str | None, reason: str, seen: str | None, person: Person, *, approves: bool) -> int:
-    from sandbox.host import connect
-    from sandbox.runner import decide
+    from sandbox.durable.runner import decide
+    from sandbox.engine.host import connect
 
     home, run = find(run)
     reviews = list(_reviews(home, run, output, approves=approves))
@@ -121,7 +121,7 @@ def _decide(run: str, output: str | None, reason: str, seen: str | None, person:
 def _signed(home: Store, run: str, shown: Review) -> dict[str, Any]:
     """Return who has signed what is shown, and how many more must."""
     from sandbox.durable.signed import approved, missing
-    from sandbox.log import read_events
+    from sandbox.records.log import read_events
 
     events = list(read_events(home.folder(run)))
     output = next(output for output in home.plan(run).outputs if output.name == shown.output)
@@ -132,7 +132,7 @@ def _signed(home: Store, run: str, shown: Review) -> dict[str, Any]:
 def _reviews(home: Store, run: str, output: str | None, *, approves: bool | None = None) -> list[tuple[Write, Review]]:
     from sandbox.durable.approval import review as look
     from sandbox.durable.approval import waiting
-    from sandbox.writes import State
+    from sandbox.records.writes import State
 
     folder: Path = home.folder(run)
     plan = home.plan(run)

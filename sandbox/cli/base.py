@@ -17,13 +17,13 @@ import click
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.findings import Finding, FindingsError, has_errors
+from sandbox.language.findings import Finding, FindingsError, has_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from policies.plan import Plan
-    from sandbox.store import Store
+    from sandbox.records.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +88,7 @@ def report_findings(findings: Sequence[Finding], *, as_json: bool) -> ExitCode:
 
 def store(near: Path | None = None) -> Store:
     """Return where runs live: CASEMATE_HOME, or `.casemate` beside the workflow, or here."""
-    from sandbox.store import Store
+    from sandbox.records.store import Store
 
     home = os.environ.get("CASEMATE_HOME")
     return Store(Path(home) if home else (near or Path.cwd()) / ".casemate")
@@ -100,7 +100,7 @@ def load(path: Path) -> tuple[Plan, Path]:
 
     if path.suffix == ".json":
         return open_plan(path), path.resolve().parent
-    from sandbox.host import connect
+    from sandbox.engine.host import connect
 
     project = open_project(path)
     if has_errors(project.findings):

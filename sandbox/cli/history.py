@@ -22,7 +22,7 @@ def history() -> None:
 @workflow_argument
 def history_show(workflow: Path) -> int:
     """Say how far the values of each bounded field have moved from their anchor."""
-    from sandbox.anchors import described
+    from sandbox.records.anchors import described
 
     plan, root = load(workflow)
     say("\n".join(described(plan, store(root).candidates.of(plan.name))) or "no field is bounded by its history")
@@ -38,7 +38,7 @@ def history_show(workflow: Path) -> int:
 def anchor(workflow: Path, output: str, run: str | None) -> int:
     """Write the anchor of an output into casemate.history.json, for a person to review and commit."""
     from policies.history import promoted
-    from sandbox.anchors import described, write_anchor
+    from sandbox.records.anchors import described, write_anchor
 
     plan, root = load(workflow)
     home = store(root)

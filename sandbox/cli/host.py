@@ -17,8 +17,8 @@ from sandbox.cli.base import as_json_option, console, say, say_json, warn
 @as_json_option
 def doctor(fix: bool, as_json: bool) -> int:
     """Look at this host: engine, limits, images, and what cannot be enforced. Exit 1 if something is missing."""
-    from sandbox import host
-    from sandbox.images import build_all, missing
+    from sandbox.engine import host
+    from sandbox.engine.images import build_all, missing
 
     engine = host.ensure_engine(_progress) if fix else host.connect()
     if fix:
@@ -43,8 +43,8 @@ def images() -> None:
 @click.argument("names", nargs=-1)
 def build(names: tuple[str, ...]) -> int:
     """Build the trusted images that are missing or out of date, or those that are named."""
-    from sandbox.host import ensure_engine
-    from sandbox.images import IMAGES, OPTIONAL, build_all
+    from sandbox.engine.host import ensure_engine
+    from sandbox.engine.images import IMAGES, OPTIONAL, build_all
 
     known = {spec.name: spec for spec in (*IMAGES, *OPTIONAL)}
     if unknown := [name for name in names if name not in known]:
@@ -59,8 +59,8 @@ def build(names: tuple[str, ...]) -> int:
 def gc() -> int:
     """Remove containers and volumes that crashed runs of this host left behind, by their label."""
     from sandbox.durable.salvage import salvage_orphan
-    from sandbox.host import connect
-    from sandbox.sweep import sweep_orphans
+    from sandbox.engine.host import connect
+    from sandbox.engine.sweep import sweep_orphans
 
     swept, left = sweep_orphans(connect(), salvage_orphan)
     for run in swept:
@@ -88,10 +88,10 @@ def pool_group() -> None:
 @as_json_option
 def pool_fill(keep: int, network: str, as_json: bool) -> int:
     """Start trusted containers beforehand, so that runs need not wait for them. Each set is used once."""
-    from sandbox import pool
-    from sandbox.host import connect
-    from sandbox.images import missing
-    from sandbox.specs import Network
+    from sandbox.engine import pool
+    from sandbox.engine.host import connect
+    from sandbox.engine.images import missing
+    from sandbox.topology.specs import Network
 
     engine = connect()
     if absent := missing(engine):
@@ -109,8 +109,8 @@ def pool_fill(keep: int, network: str, as_json: bool) -> int:
 @as_json_option
 def pool_list(as_json: bool) -> int:
     """List the sets that wait."""
-    from sandbox import pool
-    from sandbox.host import connect
+    from sandbox.engine import pool
+    from sandbox.engine.host import connect
 
     rows = [{"set": m.id, "fits": m.fit, "state": m.state} for m in pool.members(connect())]
     if as_json:
@@ -125,8 +125,8 @@ def pool_list(as_json: bool) -> int:
 @as_json_option
 def pool_drain(as_json: bool) -> int:
     """Remove the sets that wait."""
-    from sandbox import pool
-    from sandbox.host import connect
+    from sandbox.engine import pool
+    from sandbox.engine.host import connect
 
     drained = dict(pool.drain(connect()))
     left = [name for names in drained.values() for name in names]

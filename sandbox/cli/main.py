@@ -12,7 +12,7 @@ from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
 from sandbox.cli import approvals, history, host, mcp, more, plans, runs, writes
 from sandbox.cli.base import fail, report_findings, warn
-from sandbox.findings import FindingsError
+from sandbox.language.findings import FindingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,10 +23,10 @@ def mcp() -> None:
 @as_json_option
 def audit(workflow: Path, approve: tuple[str, ...], approve_sink: tuple[str, ...], as_json: bool) -> int:
     """Open each server, and show every definition word for word. Exit 4 if a pinned one has changed."""
-    from sandbox.host import connect
-    from sandbox.mcp_audit import approved, offers, render, risks
-    from sandbox.mcp_contact import contact
-    from sandbox.pins import read_pins, write_pins
+    from sandbox.engine.host import connect
+    from sandbox.mcp.audit import approved, offers, render, risks
+    from sandbox.mcp.contact import contact
+    from sandbox.mcp.pins import read_pins, write_pins
 
     plan, root = load(workflow)
     pins, live = read_pins(root), contact(connect(), plan, root, store(root).home)

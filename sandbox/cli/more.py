@@ -10,7 +10,7 @@ import click
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
 from sandbox.cli.base import PATH, as_json_option, say, say_json, warn, workflow_argument
-from sandbox.findings import FindingsError
+from sandbox.language.findings import FindingsError
 
 if TYPE_CHECKING:
     from sandbox.lineage.gate import LineageVerdict
@@ -50,10 +50,10 @@ def lineage_graph(workflow: Path, form: str) -> int:
 
 
 def _verdict(path: Path) -> LineageVerdict:
+    from sandbox.compiler.resolve import resolve
     from sandbox.lineage.commands import verdict_of
     from sandbox.lineage.types import LineageFacts
     from sandbox.project import open_project
-    from sandbox.resolve import resolve
 
     project = open_project(path)
     if project.workflow is None:
@@ -76,7 +76,7 @@ def gh_aw(file: Path, output: Path | None, accept: tuple[str, ...]) -> int:
     """Turn a GitHub Agentic Workflow into ours, and list what has no equivalent. Exit 3 if a restriction gets lost."""
     from sandbox.files import read_inside
     from sandbox.importer.gh_aw import import_gh_aw, render
-    from sandbox.source import MAX_BYTES
+    from sandbox.language.source import MAX_BYTES
 
     def read(name: str) -> bytes | None:
         try:

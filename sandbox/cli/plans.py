@@ -23,10 +23,10 @@ from sandbox.cli.base import (
     say_json,
     workflow_argument,
 )
-from sandbox.findings import Severity, has_errors
+from sandbox.language.findings import Severity, has_errors
 
 if TYPE_CHECKING:
-    from sandbox.diff import Difference
+    from sandbox.plans.diff import Difference
 
 
 @click.command()
@@ -42,7 +42,7 @@ def check(workflow: Path, as_json: bool, as_sarif: bool, strict: bool) -> int:
     if strict:
         findings = [replace(finding, severity=Severity.ERROR) for finding in findings]
     if as_sarif:
-        from sandbox.sarif import sarif
+        from sandbox.language.sarif import sarif
 
         say_json(sarif(findings, version("casemate")))
         return ExitCode.FINDINGS if has_errors(findings) else ExitCode.DONE
@@ -78,8 +78,8 @@ def compile_(workflow: Path, output: Path | None) -> int:
 @as_json_option
 def explain(workflow: Path, stage: str | None, diff: Path | None, as_json: bool) -> int:
     """Say in words what each stage may reach, read, spend and propose, and who holds which secret."""
-    from sandbox.diff import difference, permissions
-    from sandbox.explain import explain as lines
+    from sandbox.plans.diff import difference, permissions
+    from sandbox.plans.explain import explain as lines
     from sandbox.project import plan_text
 
     plan, _ = load(workflow)
@@ -101,7 +101,7 @@ def explain(workflow: Path, stage: str | None, diff: Path | None, as_json: bool)
 def lock(workflow: Path, as_json: bool) -> int:
     """Approve what a workflow allows now: write it to casemate.lock, and say what is wider than before."""
     from policies.slices import seal
-    from sandbox.lock import approve, path_of
+    from sandbox.plans.lock import approve, path_of
 
     plan, root = load(workflow)
     _print_difference(approve(plan, root), as_json=as_json)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from policies.plan import Plan
-    from sandbox.driver import OnEvent
+    from sandbox.cells.driver import OnEvent
     from sandbox.durable.job import RunResult
-    from sandbox.store import Store
+    from sandbox.records.store import Store
 
 
 @click.command()
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @as_json_option
 def run(workflow: Path, dry_run: bool, record: bool, replay: str | None, as_json: bool) -> int:
     """Run a workflow: sealed cells, watched doors, validated writes."""
-    from sandbox.enforce import refuse_unenforced
-    from sandbox.host import connect
-    from sandbox.lock import refuse_widened
-    from sandbox.runner import run_plan
-    from sandbox.store import Options
+    from sandbox.durable.runner import run_plan
+    from sandbox.engine.host import connect
+    from sandbox.plans.enforce import refuse_unenforced
+    from sandbox.plans.lock import refuse_widened
+    from sandbox.records.store import Options
 
     if record and replay is not None:
         raise click.UsageError("--record and --replay exclude each other")
@@ -46,7 +46,7 @@ def run(workflow: Path, dry_run: bool, record: bool, replay: str | None, as_json
 
 
 def _tell(plan: Plan, go: Callable[[OnEvent], RunResult], *, as_json: bool) -> int:
-    from sandbox.report import Progress, summary, tables
+    from sandbox.cli.report import Progress, summary, tables
 
     progress = Progress(console(stderr=True), plan)
     try:
@@ -69,9 +69,9 @@ def _tell(plan: Plan, go: Callable[[OnEvent], RunResult], *, as_json: bool) -> i
 @as_json_option
 def resume(run: str, as_json: bool) -> int:
     """Go on with a run that crashed or was stopped. What completed is not run again, what was paid not paid again."""
-    from sandbox.host import connect
-    from sandbox.lock import refuse_widened
-    from sandbox.runner import resume_run
+    from sandbox.durable.runner import resume_run
+    from sandbox.engine.host import connect
+    from sandbox.plans.lock import refuse_widened
 
     home, run = find(run)
     plan = home.plan(run)
@@ -83,8 +83,8 @@ def resume(run: str, as_json: bool) -> int:
 @run_argument
 def cancel(run: str) -> int:
     """End a run for good, in order; nothing of it is applied. One whose writes are being applied is not cancelled."""
-    from sandbox.host import connect
-    from sandbox.runner import ask_to_cancel, cancel_run
+    from sandbox.durable.runner import ask_to_cancel, cancel_run
+    from sandbox.engine.host import connect
 
     home, run = find(run)
     if ask_to_cancel(home, run):
@@ -114,10 +114,10 @@ def runs(as_json: bool) -> int:
 @as_json_option
 def show(run: str, as_json: bool) -> int:
     """Show one run: outcome, cost against ceiling, verdicts with reasons."""
+    from sandbox.cli.report import describe, summary, tables
     from sandbox.durable.figures import figures
-    from sandbox.log import read_events
-    from sandbox.report import describe, summary, tables
-    from sandbox.tally import Tally
+    from sandbox.records.log import read_events
+    from sandbox.records.tally import Tally
 
     home, run = find(run)
     plan, tally = home.plan(run), Tally()
@@ -146,7 +146,7 @@ def show(run: str, as_json: bool) -> int:
 def stats(as_json: bool) -> int:
     """Say what the runs of each workflow came to, from their logs: cost a success, completion, recovery, calls."""
     from sandbox.durable.figures import Figures, figures
-    from sandbox.log import read_events
+    from sandbox.records.log import read_events
 
     home = store()
     names: dict[str, Figures] = {}
@@ -168,10 +168,10 @@ def stats(as_json: bool) -> int:
 @as_json_option
 def logs(run: str, follow: bool, stage: str | None, denied: bool, as_json: bool) -> int:
     """Print the events of a run."""
-    from sandbox.log import read_events
-    from sandbox.report import describe
-    from sandbox.store import as_json as plain
-    from sandbox.store import is_driven
+    from sandbox.cli.report import describe
+    from sandbox.records.log import read_events
+    from sandbox.records.store import as_json as plain
+    from sandbox.records.store import is_driven
 
     home, run = find(run)
     seen = 0
@@ -205,8 +205,8 @@ def log() -> None:
 def verify(run: str) -> int:
     """Verify a run's log offline: every line, the chain, the head, and signatures of approvers. Exit 4 if one fails."""
     from sandbox.durable.signed import check_applied
-    from sandbox.log import read_events
-    from sandbox.log import verify as verify_log
+    from sandbox.records.log import read_events
+    from sandbox.records.log import verify as verify_log
 
     home, run = find(run)
     count = verify_log(home.folder(run))

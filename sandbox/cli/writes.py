@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import click
 
 from policies.vocabulary import ExitCode
-from sandbox.applying import Applier
 from sandbox.cli.base import as_json_option, run_argument, say, say_json
 from sandbox.cli.runs import find
-from sandbox.store import Store
+from sandbox.records.store import Store
+from sandbox.sinks.applying import Applier
 
 _SECONDS = 3600
 
@@ -51,10 +51,10 @@ def undo(run: str, as_json: bool) -> int:
 @contextmanager
 def _applier(run: str) -> Iterator[tuple[Store, str, Applier]]:
     from policies.slices import seal
-    from sandbox.driver import Driver
-    from sandbox.host import connect
-    from sandbox.log import RunLog
-    from sandbox.sink_run import reached
+    from sandbox.cells.driver import Driver
+    from sandbox.engine.host import connect
+    from sandbox.records.log import RunLog
+    from sandbox.sinks.outside import reached
 
     home, run = find(run)
     plan = home.plan(run)

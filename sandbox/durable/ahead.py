@@ -9,7 +9,7 @@ from policies.cells import parted
 from policies.plan import Plan, Stage
 from policies.vocabulary import Outcome
 from sandbox.durable.machine import StageState, may_retry
-from sandbox.tally import Tally
+from sandbox.records.tally import Tally
 
 LEG = 64
 """For how many cells one set of trusted processes has doors."""

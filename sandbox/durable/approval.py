@@ -18,14 +18,14 @@ from policies.canonical import digest_of
 from policies.errors import CasemateError
 from policies.plan import Output, Plan
 from policies.vocabulary import EventName, ExitCode
-from sandbox import apply
-from sandbox.applying import ACCEPTED
 from sandbox.archives import digest_of_file
 from sandbox.durable.change import Change
-from sandbox.log import RunEvent, read_events
-from sandbox.placing import place_of
-from sandbox.store import Store
-from sandbox.writes import State, Write
+from sandbox.records.log import RunEvent, read_events
+from sandbox.records.store import Store
+from sandbox.records.writes import State, Write
+from sandbox.sinks import customs
+from sandbox.sinks.applying import ACCEPTED
+from sandbox.sinks.placing import place_of
 
 EXPIRES = timedelta(days=7)
 """For how long what waits can be approved after it was judged. It can be rejected at any time."""
@@ -65,7 +65,7 @@ def review(folder: Path, plan: Plan, write: Write) -> Review:
     held = folder / write.file
     if digest_of_file(held) != write.digest:
         raise void(write.output, "the rows that wait are not those that customs held")
-    written = next((item for item in apply.judged(folder).written if item.output == write.output), None)
+    written = next((item for item in customs.judged(folder).written if item.output == write.output), None)
     before = _before(Path(write.root), output, write.run)
     bound = {
         "run": write.run,

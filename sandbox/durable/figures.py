@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policies.vocabulary import EventName, Outcome
-from sandbox.explain import money
-from sandbox.log import RunEvent
+from sandbox.plans.explain import money
+from sandbox.records.log import RunEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,18 +19,19 @@ from pathlib import Path
 
 from policies.errors import CasemateError
 from policies.vocabulary import EventName, ExitCode, Outcome, Verdict
-from sandbox import apply, volumes
-from sandbox.cell import artifacts_of
+from sandbox.cells import volumes
+from sandbox.cells.cell import artifacts_of
 from sandbox.durable.ahead import ahead, is_over
 from sandbox.durable.judging import apply_all, judge
 from sandbox.durable.leg import Leg
-from sandbox.durable.locks import folder as locks_folder
-from sandbox.durable.locks import held
 from sandbox.durable.machine import RUN, RunMove, RunState, StageMove
 from sandbox.durable.outcome import outcome_of, verdict_of
 from sandbox.durable.setting import Setting
-from sandbox.sweep import sweep_run
-from sandbox.tally import Tally
+from sandbox.engine.sweep import sweep_run
+from sandbox.records.locks import folder as locks_folder
+from sandbox.records.locks import held
+from sandbox.records.tally import Tally
+from sandbox.sinks import customs
 
 POLL_S = 0.2
 CANCEL = "cancel"
@@ -93,7 +94,7 @@ class Job:
                 return verdict_of(declared)
             self._journal.move(RunMove.APPLY)
         apply_all(setting)
-        return verdict_of(apply.judged(setting.folder))
+        return verdict_of(customs.judged(setting.folder))
 
     def _work(self) -> Outcome:
         """Run what is left to run; return `COMPLETED`, or the outcome of the first cell that is not tried again."""

@@ -7,7 +7,7 @@ import msgspec
 from policies.canonical import canonical
 from policies.cells import in_order
 from sandbox.durable.machine import RunMove, RunState, StageMove, StageState, after, stage_after
-from sandbox.store import Store
+from sandbox.records.store import Store
 
 RUN, LEG, STAGE = "run", "leg", "stage/"
 

@@ -10,18 +10,19 @@ import msgspec
 from policies.canonical import canonical
 from policies.vocabulary import Component, EventName, Outcome, Verdict
 from policies.writes import Declaration, Written
-from sandbox import apply, applying, volumes
-from sandbox.anchors import told
 from sandbox.archives import lines_of, write_durably
+from sandbox.cells import volumes
+from sandbox.cells.sets import FOLDER
 from sandbox.durable.leg import carry
 from sandbox.durable.outcome import decided_of
-from sandbox.durable.quotas import facts as facts_of
-from sandbox.durable.quotas import taken
 from sandbox.durable.setting import Setting
-from sandbox.sets import FOLDER
-from sandbox.sink_run import reached
-from sandbox.sweep import sweep_run
-from sandbox.writes import State, Write
+from sandbox.engine.sweep import sweep_run
+from sandbox.records.anchors import told
+from sandbox.records.quotas import facts as facts_of
+from sandbox.records.quotas import taken
+from sandbox.records.writes import State, Write
+from sandbox.sinks import applying, customs
+from sandbox.sinks.outside import reached
 
 
 def judge(setting: Setting, approved: dict[str, str] | None = None) -> Declaration:
@@ -33,7 +34,7 @@ def judge(setting: Setting, approved: dict[str, str] | None = None) -> Declarati
     # it gets every value, not to use it but to find it in what the agents wrote
     birth = setting.birth(Component.CUSTOMS, setting.means.secrets, facts)
     sets = setting.journal.sets
-    declared = apply.judge(setting.driver, setting.plan, birth, lay, buffers, sets, setting.folder)
+    declared = customs.judge(setting.driver, setting.plan, birth, lay, buffers, sets, setting.folder)
     setting.store.quotas.settle(setting.run, taken(declared))
     waits = {item.output for item in declared.held}
     _enter(setting, [item for item in declared.written if item.output not in waits])
@@ -56,7 +57,7 @@ def decide(setting: Setting, write: Write, *, approves: bool) -> None:
         if approves:
             judge(setting, {write.output: write.digest})
         elif output.atomic == "each":
-            declared = apply.judged(setting.folder)
+            declared = customs.judged(setting.folder)
             _enter(setting, [item for item in declared.written if item.output == write.output])
     finally:
         sweep_run(setting.engine, setting.run)

@@ -21,20 +21,21 @@ from policies.errors import CasemateError
 from policies.plan import Stage
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, Outcome
-from sandbox import authorities, pool, volumes
 from sandbox.archives import tar_of
-from sandbox.cell import Session
+from sandbox.cells import authorities, volumes
+from sandbox.cells.cell import Session
+from sandbox.cells.supplies import Supplies, inputs_of
 from sandbox.durable.ahead import is_over
 from sandbox.durable.machine import RunMove, RunState, StageMove, StageState
 from sandbox.durable.salvage import salvage
 from sandbox.durable.setting import Setting
-from sandbox.engine import Engine, Exit
+from sandbox.engine import pool
+from sandbox.engine.docker import Engine, Exit
+from sandbox.engine.sweep import sweep_run
 from sandbox.secrets import held_by
-from sandbox.specs import DOORS_GID, UIDS
-from sandbox.supplies import Supplies, inputs_of
-from sandbox.sweep import sweep_run
-from sandbox.tool_cells import trusting
-from sandbox.topology import Cell, Topology
+from sandbox.topology.layout import Cell, Topology
+from sandbox.topology.specs import DOORS_GID, UIDS
+from sandbox.topology.tool_cells import trusting
 
 END_S = 15.0
 

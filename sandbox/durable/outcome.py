@@ -7,7 +7,7 @@ from collections.abc import Collection
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode, Outcome
 from policies.writes import Declaration
-from sandbox.writes import State
+from sandbox.records.writes import State
 
 _SETTLED = {State.APPLIED, State.APPROVED, State.REJECTED, State.UNDONE}
 

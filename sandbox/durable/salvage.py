@@ -15,15 +15,15 @@ from pathlib import Path
 from policies.errors import CasemateError
 from policies.events import ComponentEvent
 from policies.vocabulary import Component, ExitCode
-from sandbox import volumes
+from sandbox.cells import volumes
 from sandbox.durable.journal import Journal
 from sandbox.durable.machine import RunState
-from sandbox.engine import Engine
-from sandbox.log import RunLog, parse_component_event
-from sandbox.specs import LABEL_ROLE
-from sandbox.store import Store
-from sandbox.sweep import sweep_run
-from sandbox.topology import DOORS
+from sandbox.engine.docker import Engine
+from sandbox.engine.sweep import sweep_run
+from sandbox.records.log import RunLog, parse_component_event
+from sandbox.records.store import Store
+from sandbox.topology.layout import DOORS
+from sandbox.topology.specs import LABEL_ROLE
 
 GRACE_S = 15.0
 

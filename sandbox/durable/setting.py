@@ -10,12 +10,12 @@ from pathlib import Path
 from policies.plan import Plan, encode
 from policies.slices import Birth, Seal, slices
 from policies.vocabulary import Component
-from sandbox.driver import Driver
+from sandbox.cells.driver import Driver
 from sandbox.durable.journal import Journal
-from sandbox.engine import Engine
-from sandbox.log import RunLog
-from sandbox.store import Options, Store
-from sandbox.topology import Topology, topology
+from sandbox.engine.docker import Engine
+from sandbox.records.log import RunLog
+from sandbox.records.store import Options, Store
+from sandbox.topology.layout import Topology, topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

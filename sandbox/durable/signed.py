@@ -16,7 +16,7 @@ from policies.errors import CasemateError
 from policies.events import MAX_TEXT, clean
 from policies.plan import Output
 from policies.vocabulary import EventName, ExitCode, Verdict
-from sandbox.log import RunEvent
+from sandbox.records.log import RunEvent
 
 DOMAIN = b"casemate approval v1\n"
 

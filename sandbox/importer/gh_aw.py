@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from policies.events import clean
-from sandbox.findings import FindingsError, Path
 from sandbox.importer.draft import Draft, files_of
 from sandbox.importer.network import read_blocked, read_network
 from sandbox.importer.notes import Imported, Kind, Ledger, Note
@@ -23,6 +22,7 @@ from sandbox.importer.source import mapping, slug, split
 from sandbox.importer.tools import read_servers, read_tools
 from sandbox.importer.top import FIXED, READERS, read_defaults, read_top
 from sandbox.importer.triggers import read_on
+from sandbox.language.findings import FindingsError, Path
 
 MAX_IMPORTS = 50
 MAX_DEPTH = 8

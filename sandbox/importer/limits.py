@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from policies.events import clean
-from sandbox.findings import Path
 from sandbox.importer.draft import Output
 from sandbox.importer.kinds import OutputKind
 from sandbox.importer.notes import Ledger
 from sandbox.importer.patches import OF_NEW, READERS
 from sandbox.importer.patterns import glob, literal
 from sandbox.importer.source import plain, words
+from sandbox.language.findings import Path
 
 MOST = 10_000
 _HELD = "cannot be seen in a proposal: each is held for a person (approval: always), who looks at the item first"

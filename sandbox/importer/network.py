@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from policies.events import clean
 from sandbox.checks.egress import host_problem
-from sandbox.findings import Path
 from sandbox.importer.draft import Draft
 from sandbox.importer.notes import Ledger
 from sandbox.importer.source import mapping
+from sandbox.language.findings import Path
 
 ECOSYSTEMS = {"python": "pip", "node": "npm", "linux-distros": "apt", "github": "git-remote"}
 _RESOLVED = "the indexes and mirrors that this host's own package manager uses, not the public ones"

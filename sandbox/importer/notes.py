@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from policies.events import clean
-from sandbox.findings import Path
-from sandbox.source import Document
+from sandbox.language.findings import Path
+from sandbox.language.source import Document
 
 
 class Kind(StrEnum):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.findings import Path
+from sandbox.compiler.repositories import GLOB
 from sandbox.importer.draft import Output
 from sandbox.importer.notes import Kind, Ledger
 from sandbox.importer.source import mapping, plain, words
-from sandbox.repositories import GLOB
+from sandbox.language.findings import Path
 
 _MOST_FILES, _MOST_KIB = 1000, 4096
 _HELD = "each is held for a person (approval: always)"

@@ -7,14 +7,14 @@ import re
 from typing import Any
 
 from policies.events import clean
-from sandbox.findings import Path
+from sandbox.compiler.repositories import BRANCH
 from sandbox.importer import patches
 from sandbox.importer.draft import Draft, Output
 from sandbox.importer.kinds import KINDS, OutputKind
 from sandbox.importer.limits import LimitReader
 from sandbox.importer.notes import Kind, Ledger
 from sandbox.importer.source import mapping
-from sandbox.repositories import BRANCH
+from sandbox.language.findings import Path
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}\Z")
 _TOKEN = re.compile(r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]{0,99})")

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.findings import Finding, FindingsError, Place
-from sandbox.source import MAX_BYTES, Document, parse
+from sandbox.language.findings import Finding, FindingsError, Place
+from sandbox.language.source import MAX_BYTES, Document, parse
 
 _FENCE = re.compile(rb"---[ \t]*\r?\n")
 _CLOSE = re.compile(rb"^---[ \t]*\r?$", re.MULTILINE)

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from policies.events import clean
 from sandbox.checks.egress import host_problem
-from sandbox.findings import Path
 from sandbox.importer.draft import Draft
 from sandbox.importer.network import read_allowed
 from sandbox.importer.notes import Kind, Ledger
 from sandbox.importer.source import mapping, slug, words
+from sandbox.language.findings import Path
 
 _GITHUB = "https://api.githubcopilot.com/mcp/readonly"
 _TOOL = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")

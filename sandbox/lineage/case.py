@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from sandbox.language.workflow import Workflow, detours
 from sandbox.lineage.types import Case, Dataset, Record, Relation, Student, Use
-from sandbox.workflow import Workflow, detours
 
 
 def case_of(workflow: Workflow, digests: Mapping[str, str], records: Iterable[Record]) -> Case:

@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias, assert_never
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
+from sandbox.language.workflow import Workflow
 from sandbox.lineage.case import case_of
 from sandbox.lineage.gate import Exposure, LineageVerdict, judge, tell
+from sandbox.lineage.registry import registry
 from sandbox.lineage.types import Edge, Kinship, LineageFacts, Node, NodeKind
-from sandbox.registry import registry
-from sandbox.workflow import Workflow
 
 Word: TypeAlias = Literal["human", "cross", "same_init", "unknown"]
 

@@ -21,13 +21,13 @@ from policies.events import Attribute
 from policies.plan import Plan, decode
 from policies.slices import seal
 from policies.vocabulary import EventName
+from sandbox.language.workflow import Workflow
 from sandbox.lineage.case import case_of, leads_to_output
+from sandbox.lineage.registry import resolve
 from sandbox.lineage.types import Dataset, LineageFacts, Record, Relation, Use
-from sandbox.registry import resolve
-from sandbox.workflow import Workflow
 
 if TYPE_CHECKING:  # the schema library takes long to load, and most workflows have no past run that matters
-    from sandbox.log import RunEvent
+    from sandbox.records.log import RunEvent
 
 _WRITTEN = b'"write.applied"'
 
@@ -116,7 +116,7 @@ def read_records(home: Path, files: Iterable[Dataset], models: Iterable[str]) ->
 
 def read_record(folder: Path) -> Record:
     """Return one run's record, after verifying its log and its plan against each other."""
-    from sandbox.log import read_events, verify
+    from sandbox.records.log import read_events, verify
 
     try:
         verify(folder)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandbox.findings import did_you_mean
+from sandbox.language.findings import did_you_mean
 from sandbox.lineage.graph import MOVING, Graph, build, roots_of
+from sandbox.lineage.registry import CLOSED, Registry
 from sandbox.lineage.types import Case, Edge, Kinship, Node, NodeKind, Student
-from sandbox.registry import CLOSED, Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

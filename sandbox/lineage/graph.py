@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
+from sandbox.lineage.registry import Evidence, ModelEntry, Registry
 from sandbox.lineage.types import Case, Dataset, Edge, Node, NodeKind, Record, Relation, Use
-from sandbox.registry import Evidence, ModelEntry, Registry
 
 PEOPLE = Node(NodeKind.HUMAN, "people", "people")
 HERE = Node(NodeKind.JOB, "this workflow", "this workflow")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from policies.vocabulary import Verdict
-from sandbox.log import RunEvent
+from sandbox.records.log import RunEvent
 from tests.lab import Lab, Result
 
 KNOCKS = Path(__file__).with_name("knocks.py")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from policies.vocabulary import Verdict
-from sandbox.images import MCP_SERVERS, build_all
+from sandbox.engine.images import MCP_SERVERS, build_all
 from tests.gateway.hostile import LISTS, TOOLS
 from tests.lab import Lab, Result, mentions
 

@@ -15,7 +15,7 @@ import docker
 import pytest
 
 from policies.vocabulary import Verdict
-from sandbox.log import read_events
+from sandbox.records.log import read_events
 from tests.attack.storm_lab import KEY, LLM, Found, asked, beside, outside_as_told, workflow
 from tests.lab import Lab, Result, until
 from tests.outside_lab import OutsideLab

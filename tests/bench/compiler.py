@@ -15,14 +15,14 @@ import yaml
 
 from policies.plan import encode
 from sandbox.checks import check
-from sandbox.compiler import compile_plan, wanted_images
-from sandbox.findings import has_errors
-from sandbox.plan_check import violations
-from sandbox.registry import registry
-from sandbox.resolve import resolve
-from sandbox.source import parse
-from sandbox.store import as_json
-from sandbox.workflow import read
+from sandbox.compiler.compile import compile_plan, wanted_images
+from sandbox.compiler.resolve import resolve
+from sandbox.language.findings import has_errors
+from sandbox.language.source import parse
+from sandbox.language.workflow import read
+from sandbox.lineage.registry import registry
+from sandbox.plan_check.invariants import violations
+from sandbox.records.store import as_json
 from tests.plans import SCHEMA, SHA
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from sandbox.host import connect
-from sandbox.images import BENCH, build_all
+from sandbox.engine.host import connect
+from sandbox.engine.images import BENCH, build_all
 from tests.rooms import checkout
 
 SCRIPT = "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /tmp/src; exec python3 -m tests.bench.arena {arguments}"

@@ -15,13 +15,13 @@ from pathlib import Path
 from random import Random
 
 from policies.errors import CasemateError
-from sandbox.compiler import compile_plan, wanted_images
-from sandbox.findings import FindingsError, has_errors
-from sandbox.plan_check import violations
+from sandbox.compiler.compile import compile_plan, wanted_images
+from sandbox.compiler.resolve import resolve
+from sandbox.language.findings import FindingsError, has_errors
+from sandbox.lineage.registry import registry
+from sandbox.plan_check.invariants import violations
 from sandbox.project import open_project
-from sandbox.registry import registry
-from sandbox.resolve import resolve
-from sandbox.store import as_json
+from sandbox.records.store import as_json
 from tests.plans import SCHEMA, SHA
 from tests.sandbox.conftest import WORKFLOW
 from tests.sandbox.test_findings import CASES, prepare

@@ -53,11 +53,11 @@ def restarts(count: int = RESTARTS, servers: int = SERVERS) -> tuple[Census, Cen
     import msgspec
 
     from policies.plan import Tool
-    from sandbox.host import connect
-    from sandbox.specs import VolumeSpec
-    from sandbox.tool_cells import tool_cell
-    from sandbox.tool_servers import ToolServers
-    from sandbox.topology import LABEL_RUN
+    from sandbox.cells.tool_servers import ToolServers
+    from sandbox.engine.host import connect
+    from sandbox.topology.layout import LABEL_RUN
+    from sandbox.topology.specs import VolumeSpec
+    from sandbox.topology.tool_cells import tool_cell
     from tests.plans import plan
 
     engine, run = connect(), f"leaks-{uuid.uuid4().hex[:8]}"

@@ -178,8 +178,8 @@ def main() -> int:
     if sys.argv[1:] == ["inside"]:
         compete()
         return 0
-    from sandbox.host import connect
-    from sandbox.images import BENCH, build_all
+    from sandbox.engine.host import connect
+    from sandbox.engine.images import BENCH, build_all
     from tests.rooms import checkout
 
     build_all(connect(), lambda text: print(f"· {text}", flush=True), (BENCH,))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.images import AGENT_CLAUDE, AGENT_CODEX, AGENT_OPENCODE, MCP_SERVERS, ImageSpec, build_all
+from sandbox.engine.images import AGENT_CLAUDE, AGENT_CODEX, AGENT_OPENCODE, MCP_SERVERS, ImageSpec, build_all
 from tests.e2e.test_real_agents import CLAUDE, CODEX, HOST, KEY, OPENCODE, PRICE, PROVIDER
 from tests.lab import Lab
 from tests.outside_lab import OutsideLab

@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from sandbox.log import read_events, verify
-from sandbox.store import Store
+from sandbox.records.log import read_events, verify
+from sandbox.records.store import Store
 from tests.lab import PROPOSE, ROOT, Lab
 
 AGENT = PROPOSE + "asyncio.run(propose({'text': 'one'}, {'text': 'two\\u202e'}))\n"

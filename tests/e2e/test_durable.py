@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.log import RunEvent, read_events, verify
-from sandbox.store import Store
+from sandbox.records.log import RunEvent, read_events, verify
+from sandbox.records.store import Store
 from tests.e2e.test_runs import HOLD, MODEL
 from tests.lab import PROPOSE, ROOT, Lab, Result, until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.images import TEST_POSTGRES, TOOLS, build_all
+from sandbox.engine.images import TEST_POSTGRES, TOOLS, build_all
 from tests.forge import forge
 from tests.lab import Lab, mentions
 from tests.outside_lab import OutsideLab

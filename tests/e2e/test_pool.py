@@ -11,9 +11,9 @@ from typing import Any
 import docker
 import pytest
 
-from sandbox import pool
-from sandbox.host import connect
-from sandbox.pool import ROLES, pooled_name
+from sandbox.engine import pool
+from sandbox.engine.host import connect
+from sandbox.engine.pool import ROLES, pooled_name
 from tests.lab import PROPOSE, Lab, Result
 
 pytestmark = pytest.mark.alone

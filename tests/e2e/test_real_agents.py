@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.images import AGENT_CLAUDE, AGENT_CODEX, AGENT_OPENCODE, ImageSpec, build_all
+from sandbox.engine.images import AGENT_CLAUDE, AGENT_CODEX, AGENT_OPENCODE, ImageSpec, build_all
 from tests.lab import Lab, Result, mentions
 from tests.outside_lab import OutsideLab
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from policies.vocabulary import Verdict
-from sandbox.images import AGENT_TOOLS, build_all
+from sandbox.engine.images import AGENT_TOOLS, build_all
 from tests.lab import Lab, Result
 from tests.outside_lab import OutsideLab
 

@@ -15,10 +15,10 @@ from policies.slices import seal, slices
 from policies.vocabulary import Component
 from policies.writes import GENESIS
 from sandbox.archives import tar_of
-from sandbox.log import read_events, verify
 from sandbox.project import compile_project, open_project
-from sandbox.tally import Tally
-from sandbox.topology import topology
+from sandbox.records.log import read_events, verify
+from sandbox.records.tally import Tally
+from sandbox.topology.layout import topology
 from tests.lab import PROPOSE, Lab, until
 
 CANARY = "canary-6f1c9a40e2d84b7b9b1d"
@@ -391,7 +391,7 @@ def test_a_trusted_image_refuses_a_slice_changed_by_one_byte(lab: Lab, component
 
 
 def _own(lab: Lab, carrier: str) -> None:
-    from sandbox.volumes import own_archive
+    from sandbox.cells.volumes import own_archive
 
     lab.engine.put(carrier, "/", own_archive())
     lab.engine.put(carrier, "/in", tar_of({"agent.jsonl": b""}))

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from policies.vocabulary import EventName
-from sandbox.log import read_events
-from sandbox.store import Store
+from sandbox.records.log import read_events
+from sandbox.records.store import Store
 from tests.e2e.test_runs import MODEL
 from tests.lab import PROPOSE, Lab
 from tests.shards import check, course, storm, workflow

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from sandbox.images import MCP_SERVERS, build_all
-from sandbox.log import verify
-from sandbox.store import Store
-from sandbox.writes import State
+from sandbox.engine.images import MCP_SERVERS, build_all
+from sandbox.records.log import verify
+from sandbox.records.store import Store
+from sandbox.records.writes import State
 from tests.lab import PROPOSE, Lab, until
 from tests.outside_lab import OutsideLab
 from tests.sinks import WORLDS, World, states

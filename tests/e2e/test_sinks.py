@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from policies.sinks import Moment
-from sandbox.images import MCP_SERVERS, build_all
+from sandbox.engine.images import MCP_SERVERS, build_all
 from tests.lab import PROPOSE, Lab
 from tests.sinks import MODELS, SECRET, Registry, http, killed, mlflow, postgres, remote_tool, states
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.images import MCP_SERVERS, build_all
+from sandbox.engine.images import MCP_SERVERS, build_all
 from tests.lab import Lab, Result, mentions, until
 from tests.outside_lab import OutsideLab
 

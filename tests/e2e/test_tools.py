@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.images import MCP_SERVERS, build_all
+from sandbox.engine.images import MCP_SERVERS, build_all
 from tests.lab import CASEMATE, ROOT, Lab, Result, until
 
 NODE = "/opt/servers/node_modules/@modelcontextprotocol"

@@ -11,11 +11,11 @@ import msgspec
 
 from policies.canonical import digest
 from policies.plan import Plan
-from sandbox.compiler import compile_plan, wanted_images
-from sandbox.registry import registry
-from sandbox.resolve import Facts, FileFact
-from sandbox.source import Document
-from sandbox.workflow import Workflow
+from sandbox.compiler.compile import compile_plan, wanted_images
+from sandbox.compiler.resolve import Facts, FileFact
+from sandbox.language.source import Document
+from sandbox.language.workflow import Workflow
+from sandbox.lineage.registry import registry
 from tests.plans import SCHEMA, SHA
 
 PROBES = "sha256:" + "b" * 64

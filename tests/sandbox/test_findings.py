@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.findings import FindingsError, Severity
+from sandbox.language.findings import FindingsError, Severity
+from sandbox.language.source import parse
+from sandbox.language.workflow import read
 from sandbox.project import open_project
-from sandbox.source import parse
-from sandbox.workflow import read
 from tests.sandbox.conftest import WORKFLOW
 
 FAKE_TOKEN = "-----BEGIN RSA " + "PRIVATE KEY-----"

@@ -11,10 +11,10 @@ import pytest
 
 from policies.plan import encode
 from sandbox.checks import check
-from sandbox.diff import difference, permissions
-from sandbox.findings import has_errors
-from sandbox.plan_check import violations
-from sandbox.store import as_json, load_plan
+from sandbox.language.findings import has_errors
+from sandbox.plan_check.invariants import violations
+from sandbox.plans.diff import difference, permissions
+from sandbox.records.store import as_json, load_plan
 from tests.sandbox.generate import compiled, typed, workflow
 
 CASES = int(os.environ.get("CASEMATE_CASES", "400"))

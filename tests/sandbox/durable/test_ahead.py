@@ -11,7 +11,7 @@ from policies.plan import Plan, Retry, Shards
 from policies.vocabulary import Outcome
 from sandbox.durable.ahead import LEG, ahead, is_over
 from sandbox.durable.machine import StageState
-from sandbox.tally import StageTally, Tally
+from sandbox.records.tally import StageTally, Tally
 from tests.plans import plan
 
 

@@ -12,15 +12,15 @@ import pytest
 from policies.canonical import canonical
 from policies.errors import CasemateError
 from policies.vocabulary import EventName, ExitCode, Outcome
+from sandbox.compiler.repositories import repository
 from sandbox.durable.approval import EXPIRES, Review, check_decision, judged_at
 from sandbox.durable.change import Change
 from sandbox.durable.outcome import decided_of
-from sandbox.log import RunEvent
-from sandbox.repositories import repository
-from sandbox.sink_spec import SinkSpec
-from sandbox.writes import State
+from sandbox.language.sinks import SinkSpec
+from sandbox.records.log import RunEvent
+from sandbox.records.writes import State
 from tests.plans import SHA, plan
-from tests.sandbox.durable.test_account import event
+from tests.sandbox.records.test_account import event
 
 JUDGED = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SHOWN = Review(output="rows", rows=2, judged=JUDGED, change=("? {}",), digest=SHA)

@@ -6,8 +6,8 @@ import msgspec
 
 from policies.vocabulary import EventName
 from sandbox.durable.figures import Figures, figures
-from sandbox.log import RunEvent
-from tests.sandbox.durable.test_account import event, settled
+from sandbox.records.log import RunEvent
+from tests.sandbox.records.test_account import event, settled
 
 
 def ended(outcome: str) -> RunEvent:

@@ -18,9 +18,9 @@ from policies.errors import CasemateError
 from policies.plan import Plan, Retry, Shards
 from policies.vocabulary import ExitCode
 from sandbox.baseline import policies_digest
-from sandbox.log import read_events
-from sandbox.runner import resume_run, run_plan
-from sandbox.store import Options, Store
+from sandbox.durable.runner import resume_run, run_plan
+from sandbox.records.log import read_events
+from sandbox.records.store import Options, Store
 from tests.plans import plan
 from tests.shards import check, course
 from tests.stand_in import Cell, Killed, StandIn, images_of

@@ -15,7 +15,7 @@ from policies.errors import CasemateError
 from policies.plan import Approvers, Output
 from policies.vocabulary import Component, EventName, Verdict
 from sandbox.durable.signed import DOMAIN, Person, approved, as_logged, check_applied, missing, sign, statement
-from sandbox.log import RunEvent, RunLog, read_events
+from sandbox.records.log import RunEvent, RunLog, read_events
 from tests.plans import SHA, plan
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32)) for name in ("anna", "ben", "cleo", "eve")}

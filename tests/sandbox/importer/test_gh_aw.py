@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from sandbox.checks import check
-from sandbox.findings import FindingsError
+from sandbox.compiler.resolve import resolve
 from sandbox.importer.gh_aw import import_gh_aw, render
 from sandbox.importer.notes import Imported, Kind, Note, key_paths
 from sandbox.importer.patterns import glob
 from sandbox.importer.source import split
-from sandbox.resolve import resolve
-from sandbox.source import MAX_BYTES, parse
-from sandbox.workflow import Workflow, read
+from sandbox.language.findings import FindingsError
+from sandbox.language.source import MAX_BYTES, parse
+from sandbox.language.workflow import Workflow, read
 
 FOLDER = Path(__file__).parent / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.md"), key=lambda path: path.name)

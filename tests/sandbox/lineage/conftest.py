@@ -13,9 +13,9 @@ from policies.events import Attribute, ComponentEvent, now
 from policies.plan import Input, Model, Plan, Student, encode
 from policies.slices import seal
 from policies.vocabulary import Component, EventName
+from sandbox.lineage.registry import Registry
 from sandbox.lineage.types import Dataset
-from sandbox.log import RunLog
-from sandbox.registry import Registry
+from sandbox.records.log import RunLog
 from tests.plans import plan
 
 ENTRY = """\

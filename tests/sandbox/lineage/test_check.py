@@ -13,16 +13,16 @@ from policies.canonical import digest
 from policies.errors import CasemateError
 from sandbox.checks.lineage import CHECKS
 from sandbox.checks.subject import Subject
+from sandbox.compiler.resolve import Facts, resolve
 from sandbox.files import read_inside
-from sandbox.findings import Finding
+from sandbox.language.findings import Finding
+from sandbox.language.source import parse
+from sandbox.language.workflow import read
 from sandbox.lineage.case import case_of
 from sandbox.lineage.commands import check_json, check_text, exposure, graph_dot, graph_svg, graph_text, verdict_of
 from sandbox.lineage.facts import gather
 from sandbox.lineage.gate import LineageVerdict
 from sandbox.lineage.types import Dataset, LineageFacts, Relation
-from sandbox.resolve import Facts, resolve
-from sandbox.source import parse
-from sandbox.workflow import read
 from tests.sandbox.conftest import WORKFLOW
 from tests.sandbox.lineage.conftest import MakeRun
 from tests.sandbox.lineage.test_grants import APPROVERS, BODY, BOTH, signed

@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.lineage.facts import read_record, read_records
 from sandbox.lineage.gate import LineageVerdict, judge, tell
+from sandbox.lineage.registry import registry
 from sandbox.lineage.types import Case, Dataset, Kinship, Record, Relation, Student, Use
-from sandbox.registry import registry
 from tests.sandbox.lineage.conftest import MakeRun, data
 
 A, A_CHAT, B, C = "qwen2.5-0.5b", "qwen2.5-0.5b-instruct", "gemma-2-2b-it", "olmo-2-1124-7b"

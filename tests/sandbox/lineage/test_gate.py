@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.lineage.gate import judge, tell
+from sandbox.lineage.registry import Registry
 from sandbox.lineage.types import Case, Dataset, Kinship, Record, Relation, Student, Use
-from sandbox.registry import Registry
 from tests.sandbox.lineage.conftest import MODELS, data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import CasemateError
-from sandbox.registry import Evidence, Registry, problems, registry, resolve
+from sandbox.lineage.registry import Evidence, Registry, problems, registry, resolve
 from tests.sandbox.lineage.conftest import ENTRY
 
 

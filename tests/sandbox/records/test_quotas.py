@@ -1,0 +1,105 @@
+"""Quotas over runs: reserved before rows are judged, by however many at once, and never passed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from policies.errors import CasemateError
+from policies.plan import DayBudget, Plan
+from sandbox.records.store import Store
+from tests.plans import plan as whole
+
+ROOT = Path(__file__).resolve().parents[3]
+PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def plan(per_day: int | None = None, per_minute: int | None = None, name: str = "example", usd: int = 10**9) -> Plan:
+    base = whole()
+    output = msgspec.structs.replace(
+        base.outputs[0], name="rows", per_run=10**6, per_day=per_day, per_minute=per_minute
+    )
+    budget = msgspec.structs.replace(base.budget, usd_nanos=100, tokens=1, calls=1, per_day=DayBudget(usd_nanos=usd))
+    return msgspec.structs.replace(base, name=name, outputs=[output], budget=budget)
+
+
+def reserve(store: Store, run: str, wanted: Plan, rows: int, at: datetime = NOON) -> int:
+    return store.quotas.reserve(run, wanted, {"rows": rows}, at).get("rows", -1)
+
+
+def race(home: str, prefix: str, tries: int) -> None:
+    """Try for both one quota and one ceiling of money; print the rows and how often the money went."""
+    store, rows, paid = Store(Path(home)), 0, 0
+    wanted = plan(per_day=4_000, per_minute=3_900, usd=30_000)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(tries):
+        run = f"{prefix}-{number}"
+        rows += reserve(store, run, wanted, 7)
+        try:
+            store.days.reserve(run, wanted, "2026-11-21")
+            paid += 1
+        except CasemateError as error:
+            if error.code != "CSM-R024":
+                raise
+    print(rows, paid)
+
+
+def test_two_processes_racing_for_one_quota_and_one_ceiling_never_pass_either(tmp_path: Path) -> None:
+    code = "import sys; from tests.sandbox.records.test_quotas import race; race(sys.argv[1], sys.argv[2], 500)"
+    racing = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=ROOT, **PIPES) for n in range(2)
+    ]
+    for process in racing:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in racing:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    won = [tuple(map(int, process.communicate(timeout=240)[0].split())) for process in racing]
+    assert sum(rows for rows, _ in won) == 3_900  # of 7,000 rows in 1,000 tries
+    assert sum(paid for _, paid in won) == 300
+    assert all(rows and paid for rows, paid in won), "the control: they did race"
+
+
+def test_what_is_left_is_given_in_part_and_then_nothing(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), plan(per_day=10)
+    assert [reserve(store, run, wanted, 7) for run in "abc"] == [7, 3, 0]
+    assert reserve(store, "d", plan(per_day=10, name="other"), 7) == 7
+    assert reserve(store, "e", plan(), 7) == -1  # the control: without a quota nothing is told
+
+
+def test_what_was_not_accepted_is_given_back_and_a_run_that_goes_on_has_its_own(tmp_path: Path) -> None:
+    store, wanted = Store(tmp_path), plan(per_day=10)
+    assert reserve(store, "a", wanted, 10) == 10
+    assert reserve(store, "a", wanted, 10) == 10  # resumed
+    store.quotas.settle("a", {"rows": 4})
+    assert reserve(store, "b", wanted, 10) == 6
+    store.quotas.settle("a", {"rows": 9})  # more than was settled is never taken again
+    assert reserve(store, "c", wanted, 10) == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "later", "left"),
+    [
+        ({"per_day": 10}, timedelta(hours=11), 0),
+        ({"per_day": 10}, timedelta(hours=12), 10),
+        ({"per_minute": 10}, timedelta(seconds=59), 0),
+        ({"per_minute": 10}, timedelta(seconds=60), 10),
+        ({"per_minute": 10, "per_day": 15}, timedelta(seconds=60), 5),
+    ],
+)
+def test_a_quota_is_of_the_day_or_of_any_minute(
+    tmp_path: Path, limits: dict[str, Any], later: timedelta, left: int
+) -> None:
+    store, wanted = Store(tmp_path), plan(**limits)
+    assert reserve(store, "a", wanted, 10) == 10
+    assert reserve(store, "b", wanted, 10, NOON + later) == left
