@@ -37,7 +37,6 @@ from policies.plan import (
     Retry,
     Route,
     SecretBinding,
-    Shards,
     Source,
     Stage,
     Student,
@@ -45,7 +44,7 @@ from policies.plan import (
     ToolRule,
 )
 from sandbox.compiler import repositories
-from sandbox.compiler.resolve import Facts, FileFact
+from sandbox.compiler.resolve import Facts
 from sandbox.language.source import Document
 from sandbox.language.workflow import (
     DaySpec,
@@ -55,7 +54,6 @@ from sandbox.language.workflow import (
     OauthSpec,
     OutputSpec,
     OverSpec,
-    ShardsSpec,
     StageSpec,
     ToolUseSpec,
     Workflow,
@@ -68,7 +66,7 @@ from sandbox.language.workflow import (
 )
 from sandbox.lineage.registry import ModelEntry
 from sandbox.topology.layout import GIT_IMAGE, IMAGES
-from sandbox.topology.shards import count_shards
+from sandbox.topology.shards import planned
 
 PROVIDERS = {
     "openai": "https://api.openai.com/v1",
@@ -299,16 +297,13 @@ def _stage(index: int, spec: StageSpec, workflow: Workflow, document: Document, 
         outputs=sorted(spec.outputs),
         limits=_limits(spec.limits, workflow),
         profile=cast("Literal['default', 'explore', 'ci-fork']", spec.profile),
-        shards=_shards(spec.shards, facts.files[workflow.inputs[spec.shards.over].path]) if spec.shards else None,
+        shards=planned(parts.over, parts.size, parts.parallel, facts.files[workflow.inputs[parts.over].path].items)
+        if (parts := spec.shards)
+        else None,
         retry=Retry(attempts=spec.retry.attempts, on=cast("Any", sorted(spec.retry.on))) if spec.retry else None,
         cache=cast("Literal['none', 'exact']", spec.cache),
         locks=sorted(spec.locks),
     )
-
-
-def _shards(spec: ShardsSpec, over: FileFact) -> Shards:
-    count = count_shards(over.items or 0, spec.size)
-    return Shards(over=spec.over, size=spec.size, parallel=spec.parallel, count=count)
 
 
 def _used(entries: Sequence[str | ToolUseSpec], what: str) -> list[str]:

@@ -26,6 +26,11 @@ def count_shards(items: int, size: int) -> int:
     return -(-items // size)
 
 
+def planned(over: str, size: int, parallel: int, items: int | None) -> Shards:
+    """Return the shards of a stage over an input of so many items."""
+    return Shards(over=over, size=size, parallel=parallel, count=count_shards(items or 0, size))
+
+
 def part_of(content: bytes, path: str, shards: Shards, number: int) -> bytes:
     """Return what of an input shard `number` gets; raise CSM-R013 where there are not as many as were compiled."""
     head, items = _apart(content, path)
