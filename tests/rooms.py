@@ -20,7 +20,8 @@ from sandbox.engine.images import ROOMTEST, build_all
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")
 UNPACK = (
-    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /opt/app; find . -name '*.so' -exec cp --parents {} /tmp/src ';';"
+    "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /opt/app;"
+    " find . '(' -name '*.so' -o -path '*/prepared/*' ')' -exec cp --parents {} /tmp/src ';';"
     " cd /tmp/src; export HOME=/tmp;"
 )
 TESTS = (

@@ -107,7 +107,7 @@ class Examiner:
         return Reader(form, probes=self._contamination is not None)
 
     def examine(self, block: bytes) -> Examined:
-        """Judge the rows of a chunk: lines, without a last newline. Empty lines are no rows."""
+        """Judge the rows of a chunk, which are lines. Empty ones are no rows."""
         sheet = self._reader.read(block) if self._reader is not None else None
         if sheet is not None:
             return self._read_at_once(sheet, block)
@@ -120,7 +120,7 @@ class Examiner:
         suspects = self._sieve.look(sheet.planes, sheet.records)
         if self._contamination is not None:
             suspects |= self._contamination.found(sheet.letters).keys()
-        result = Examined(count, len(block) + 1, sheet.block)
+        result = Examined(count, len(block) + (not block.endswith(b"\n")), sheet.block)
         self._each(sorted(suspects), sheet, block, result)
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())

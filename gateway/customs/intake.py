@@ -43,12 +43,12 @@ class Slice:
     size: int
 
     def read(self) -> bytes:
-        """Return its lines, without a last newline. Some may be empty: those are no rows."""
+        """Return its lines. Some may be empty: those are no rows."""
         with self.path.open("rb", buffering=0) as file:
             text = os.pread(file.fileno(), self.size, self.start)
         if len(text) != self.size:
             raise broken("a stage", f"the file {self.path.name} has become shorter")
-        return text.removesuffix(b"\n")
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Chunk:
     lines: bytes | Slice
 
     def read(self) -> bytes:
-        """Return the rows as lines, without a last newline. Some may be empty: those are no rows."""
+        """Return the rows as lines. Some may be empty: those are no rows."""
         return self.lines if isinstance(self.lines, bytes) else self.lines.read()
 
 

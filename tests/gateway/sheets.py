@@ -47,19 +47,25 @@ def reader_of(schema: Mapping[str, Any], bounds: Mapping[str, Any] | None = None
 READER = reader_of(SCHEMA)
 
 
+def _places(some: planes.Planes) -> list[list[int]]:
+    return [place for place in some.places.tolist() if place[0] < place[1]]
+
+
 def read(block: bytes, reader: Reader = READER, fits: Schema = FITS) -> Sheet | None:
     """Read lines; what is read is as the strict parser reads it, and as the older way would apply and search it."""
     sheet = reader.read(block)
     if sheet is None:
         return None
-    rows = decode.read(block)
-    strict: list[Any] = [strict_loads(line) for line in block.split(b"\n")]
+    lines = block.removesuffix(b"\n")
+    rows = decode.read(lines)
+    strict: list[Any] = [strict_loads(line) for line in lines.split(b"\n")]
     assert all(map(fits.fits, strict))
     # as text, in which neither 1 is 1.0 nor fields have another order
     assert repr(list(sheet.records.values())) == repr(strict) == repr(rows.records)
     assert sheet.block == rows.block
     plane = plane_of(strict)
     assert sheet.planes == planes.planes_of(plane)
+    assert _places(sheet.planes) == _places(planes.planes_of(plane))
     assert sheet.letters == letters_of(plane)
     names = reader._form.names
     assert sheet.plane() == b"".join(column_of(strict, name) for name in names)

@@ -160,5 +160,5 @@ def test_customs_without_the_probes_of_the_plan_writes_nothing(tmp_path: Path) -
 
 
 def test_no_letter_is_left_out_of_the_table() -> None:
-    beyond = range(contamination._LETTERS, planes.CHARACTERS)
+    beyond = range(contamination._BEYOND, planes.CHARACTERS)
     assert not any(chr(code).isalnum() for code in beyond)

@@ -63,7 +63,7 @@ def test_a_file_that_has_become_shorter_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(b'{"n":1}\n{"n":2}\n')
     (found,) = intake._slices(path)
     assert isinstance(found, intake.Slice)
-    assert found.read() == b'{"n":1}\n{"n":2}'
+    assert found.read() == b'{"n":1}\n{"n":2}\n'
     path.write_bytes(b'{"n":1}\n')
     with pytest.raises(CasemateError, match="CSM-W007"):
         found.read()

@@ -264,7 +264,16 @@ def _all_of(reader: Reader, block: bytes) -> Any:
     if found is None:
         return None
     columns = [(found.lines_of([name]), list(found.measured(name, "length", set()))) for name in sheets.NAMES]
-    return found.block, found.planes, found.letters, found.plane(), columns, json.dumps(list(found.records.values()))
+    places = found.planes.places.tolist()
+    return (
+        found.block,
+        found.planes,
+        places,
+        found.letters,
+        found.plane(),
+        columns,
+        json.dumps(list(found.records.values())),
+    )
 
 
 def test_records_are_those_of_the_lines_in_any_order() -> None:

@@ -19,11 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.customs.checks.base import Candidate
+from gateway.customs.ready import ready
 from gateway.customs.scan.plane import squeeze
 from gateway.customs.sieve import planes
 from policies.probes import LEAST
 from policies.writes import Reason
 
+LETTERS = "letters"
+"""The name of the table of what characters are taken for."""
 WINDOW = 50
 PIECE = 16
 _PLACES, _TURNS = 64, 3
@@ -33,8 +36,8 @@ _AT_ONCE = 1 << 10
 """Places around which windows are compared together."""
 _MIX, _SHIFT, _BIT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29), np.uint8(1)
 _END = planes.ROW.encode()
-_LETTERS = 0x40000
-"""There are no letters and no digits beyond."""
+_BEYOND = 0x40000
+"""There are no letters and no digits from here on."""
 _CLASSES = 127
 """In how many a letter can be that is not of ASCII."""
 Hashes = npt.NDArray[np.uint64]
@@ -158,12 +161,16 @@ def letters_of(plane: str) -> bytes:
 @cache
 def letter_of() -> npt.NDArray[np.uint8]:
     """Return what each code point is taken for; 0 where it is left out. One that stands for several is the first."""
+    return np.frombuffer(ready(LETTERS, _letters), dtype=np.uint8)
+
+
+def _letters() -> bytes:
     table = np.zeros(planes.CHARACTERS, dtype=np.uint8)
-    for code in range(_LETTERS):
+    for code in range(_BEYOND):
         char = chr(code)
         if char.isalnum():
             changes = not 0x3400 <= code < 0xF900 and code < 0x30000
             letter = ord((squeeze(char) if changes else char)[:1] or "\0")
             table[code] = letter if letter < 128 else 128 + letter % _CLASSES
     table[ord(planes.ROW)] = ord(_END)
-    return table
+    return table.tobytes()

@@ -18,6 +18,12 @@ cpdef int planes(
     unsigned char[::1] letters, int64_t[::1] sizes,
 ) except -2
 
+@cython.locals(count=Py_ssize_t, place=Py_ssize_t, start=Py_ssize_t, code=Py_ssize_t)
+cpdef Py_ssize_t begun(
+    const unsigned char[::1] tight, const int32_t[:, :] places, Py_ssize_t least, const int32_t[::1] digits,
+    const unsigned char[::1] begins, int32_t[::1] out,
+) except -2
+
 @cython.locals(start=size_t, place=size_t, byte=cython.uchar, other=cython.uchar)
 cdef size_t _plain(const unsigned char[::1] data, size_t at, size_t end) except? 0
 

@@ -49,6 +49,7 @@ def planes(  # noqa: C901 - one loop over characters
             at_tight += 1
             at_letters += 1
             first = True
+            found[cell, 6] = found[cell, 7] = at_tight
             continue
         if not first:
             text[at_text] = folded[at_folded] = tight[at_tight] = 0
@@ -149,6 +150,23 @@ def planes(  # noqa: C901 - one loop over characters
     sizes[2] = at_tight
     sizes[3] = at_letters
     return 0
+
+
+def begun(tight: Bytes, places: Numbers, least: int, digits: Numbers, begins: Bytes, out: Numbers) -> int:
+    """Write which of some `places` (starts and ends) could begin one of some parts; return how many do.
+
+    `digits`: what each byte counts; `begins`: whether a part begins with three of these numbers, as one in base 37. A
+    part has `least` bytes at least.
+    """
+    count = 0
+    for place in range(len(places)):
+        start = places[place, 0]
+        if places[place, 1] - start >= least:
+            code = (digits[tight[start]] * 37 + digits[tight[start + 1]]) * 37 + digits[tight[start + 2]]
+            if begins[code]:
+                out[count] = place
+                count += 1
+    return count
 
 
 def _plain(data: Bytes, at: int, end: int) -> int:

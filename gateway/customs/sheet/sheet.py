@@ -23,8 +23,8 @@ from policies.history import Measure
 
 LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
-_NOTES, _FIELD, _START, _KIND = 8, 0, 1, 3
-"""Numbers that are noted of each value, and which of them are its field, its place and its kind."""
+_NOTES, _FIELD, _START, _KIND, _TIGHT = 8, 0, 1, 3, 6
+"""Numbers that are noted of each value, and which of them are its field, its place, its kind and its place squeezed."""
 _FEW = 256
 """Values that are looked at together, where often a few are enough."""
 _read = msgspec.json.decode
@@ -70,16 +70,16 @@ class Reader:
         self._room = -1
 
     def read(self, block: bytes) -> Sheet | None:
-        """Read lines, without a last newline; None where any of them is unusual, or does not fit."""
+        """Read lines; None where any of them is unusual, or does not fit."""
         if len(block) > LARGEST:
             return None
         self._make_room(len(block))
         try:
-            return self._read(block, block + b"\n")
+            return self._read(block if block.endswith(b"\n") else block + b"\n")
         except IndexError:  # there is more than there is room for
             return None
 
-    def _read(self, block: bytes, data: bytes) -> Sheet | None:
+    def _read(self, data: bytes) -> Sheet | None:
         form, found = self._form, memoryview(self._found)
         limits = (form.kinds, form.low, form.high, form.required)
         cells = lines.cells(data, self._names, self._name_ends, *limits, found, self._numbers)
@@ -95,8 +95,8 @@ class Reader:
         listed = self._found[:cells]
         return Sheet(
             block=bytes(self._out[:size]),
-            records=Records(block, listed[listed[:, _FIELD] < 0, _START]),
-            planes=Planes(text, folded, tight),
+            records=Records(data, listed[listed[:, _FIELD] < 0, _START]),
+            planes=Planes(text, folded, tight, listed[:, _TIGHT:]),
             letters=compared,
             cells=(data, listed, self._numbers),
             names=form.names,
@@ -124,8 +124,8 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Columns can be had until the
-    next is read."""
+    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Columns and the places of
+    texts can be had until the next is read."""
 
     block: bytes
     records: Records

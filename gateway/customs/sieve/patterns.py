@@ -5,6 +5,7 @@ The engine reports where a match ends, not where it begins: enough to say which 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import hyperscan
 
+from gateway.customs.ready import ready
 from gateway.customs.sieve import planes
 
 _MANY = 4
@@ -26,14 +28,26 @@ class Patterns:
         """Compile; raises `hyperscan.error` for what the engine does not take. `rare`: not before they are needed."""
         pairs = [(name, expression.encode()) for name, group in groups.items() for expression in group]
         self._names, self._expressions = [name for name, _ in pairs], [expression for _, expression in pairs]
+        digest = hashlib.sha256(b"\0".join(self._expressions)).hexdigest()
+        self.name = f"{digest}.hyperscan"
+        """Of the file in which they are compiled."""
         if self._names and not rare:
             self._database  # noqa: B018 - before customs forks
 
     @cached_property
     def _database(self) -> hyperscan.Database:
+        try:
+            database = hyperscan.loadb(ready(self.name, self.kept), hyperscan.HS_MODE_BLOCK)
+        except hyperscan.error:  # of another version, or for another processor
+            database = hyperscan.loadb(self.kept(), hyperscan.HS_MODE_BLOCK)
+        database.scratch = hyperscan.Scratch(database)
+        return database
+
+    def kept(self) -> bytes:
+        """Compile, for this processor."""
         database, count = hyperscan.Database(), len(self._names)
         database.compile(expressions=self._expressions, ids=list(range(count)), elements=count)
-        return database
+        return hyperscan.dumpb(database)
 
     def __bool__(self) -> bool:
         return bool(self._names)

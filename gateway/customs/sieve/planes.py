@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from operator import methodcaller
@@ -16,12 +16,15 @@ from operator import methodcaller
 import numpy as np
 import numpy.typing as npt
 
+from gateway.customs.ready import ready
 from gateway.customs.scan.plane import LOOKALIKES, texts
 
 ROW, TEXT = "\x1e", "\0"
 OTHER, HIDDEN, MANY = 0x80, 0x81, 0x82
 """A letter without an ASCII likeness; a character that is not seen; one that stands for several."""
 CHARACTERS = 0x110000
+ASCII = "ascii"
+"""The name of the table of what they look like."""
 _LOOKED_AT = (range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000), range(0xE0000, 0xE1000))
 """Where letters stand that look like ASCII: not in ideographs and Hangul, nor where nothing or nobody's is."""
 _LOWER = bytes(code + 32 if 65 <= code <= 90 else code for code in range(256))
@@ -33,18 +36,24 @@ _values = methodcaller("values")
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """The plane of some rows in three forms: as UTF-8, folded, and squeezed with the marks of rows and texts."""
+    """The plane of some rows in three forms: as UTF-8, folded, and squeezed with the marks of rows and texts.
+
+    `places`: where texts begin and end in the last; some may be empty.
+    """
 
     text: bytes
     folded: bytes
     tight: bytes
+    places: npt.NDArray[np.int32] = field(compare=False)
 
 
 def planes_of(plane: str) -> Planes:
     """Return the forms of a plane."""
     likeness = folded(plane)
     tight = squeezed(unhidden(likeness), keep=(ROW + TEXT).encode())
-    return Planes(plane.encode("utf-8", "replace"), likeness, tight)
+    marks = np.flatnonzero(np.frombuffer(tight, dtype=np.uint8) < ord("0"))
+    places = np.column_stack((np.concatenate(([0], marks + 1))[:-1], marks)).astype(np.int32)
+    return Planes(plane.encode("utf-8", "replace"), likeness, tight, places)
 
 
 def values_of(record: Mapping[str, object]) -> str:
@@ -131,6 +140,10 @@ def ends(plane: bytes, mark: bytes = ROW.encode()) -> npt.NDArray[np.int64]:
 @cache
 def ascii_of() -> npt.NDArray[np.uint8]:
     """Return the ASCII byte of every code point."""
+    return np.frombuffer(ready(ASCII, _table), dtype=np.uint8)
+
+
+def _table() -> bytes:
     table = np.full(CHARACTERS, OTHER, dtype=np.uint8)
     table[:128] = np.arange(128, dtype=np.uint8)
     for code in chain.from_iterable(_LOOKED_AT):
@@ -139,7 +152,7 @@ def ascii_of() -> npt.NDArray[np.uint8]:
         if category in {"Cn", "Co", "Lo", "Cs"} and not unicodedata.decomposition(char):
             continue  # nothing of it looks like ASCII
         table[code] = _ascii(char, category)
-    return table
+    return table.tobytes()
 
 
 def _ascii(char: str, category: str) -> int:

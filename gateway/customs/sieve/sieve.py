@@ -78,6 +78,11 @@ class Sieve:
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
     @property
+    def patterns(self) -> Sequence[Patterns]:
+        """All patterns but those of the values of a run."""
+        return self._whole, self._glued, self._characters, self._personal, self._hex, self._hex_leads
+
+    @property
     def closed(self) -> bool:
         """Tell whether the values of records are all that has to be looked at: `look` is enough then."""
         return not self._pairs
@@ -98,7 +103,7 @@ class Sieve:
         found, wrapped = self._texts(values, whole)
         if self._keys:
             keys = planes.planes_of(planes.joined([planes.keys_of(record) for record in every]))
-            found |= self._anything(keys) | self._anything(whole) | self._parts.rows(whole.tight)
+            found |= self._anything(keys) | self._anything(whole) | self._parts.rows(whole)
             wrapped |= self._glued.rows(whole.folded)["run"]
             wrapped |= self._hex.among(whole.folded, self._hex_leads.rows(whole.tight)["hex"])
         found |= self._wrapped({row: every[row] for row in sorted(wrapped)})
@@ -116,7 +121,7 @@ class Sieve:
         found = set[int]().union(*(first[name] for name in ("tokens", "links", "unicode")))
         found |= self._personal.among(whole.folded, first["pii"])
         glued = self._glued.rows(values.folded.replace(_TEXT, b""))
-        found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values.tight)
+        found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values)
         found |= self._needles.rows(values.tight.replace(_TEXT, b""))["needles"] if self._needles else set()
         found |= self._odd(whole.text) | self._odd(values.text.replace(_TEXT, b"")) if self._exact else set()
         if self._unicode and not whole.text.isascii():
