@@ -42,11 +42,11 @@ SIEVE: Final = (
     r"(?i)data:[a-z]",
     r"<[^>]{0,200}[A-Za-z]",
     r"!\[",
-    r"(?:^|[\x00\x1e])\s*[=+@-]",
     r"\x1b",
     r"@[A-Za-z0-9]",
     r"#[0-9]",
 )
+STARTS: Final = (r"(?:^|[\x00\x1e])\s*[=+@-]",)
 """Patterns over folded text of which one matches wherever a rule does."""
 
 

@@ -108,14 +108,11 @@ SIEVE: Final = (
     r"(?:[0-9a-fA-F]{1,4}:){2,7}:?[0-9a-fA-F]",
 )
 """Patterns over folded text of which one matches wherever a rule does."""
-LEADS: Final = (
-    SIEVE[0],
-    SIEVE[1],
+LEADS: Final = (SIEVE[0], SIEVE[1], r"\d\.\d{1,3}\.\d", SIEVE[-1])
+LEADS_OF_DIGITS: Final = (
     r"(?:^|[^0-9])(?:\d[ .()/-]{0,2}){9}",  # no rule begins within a number
     r"\d{7}-?[A-Z]",
     r"[A-Z]{2}\d{2}",
-    r"\d\.\d{1,3}\.\d",
-    SIEVE[-1],
 )
 """Fewer and faster ones, of which one matches wherever one of `SIEVE` does; and elsewhere."""
 

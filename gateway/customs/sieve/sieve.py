@@ -62,12 +62,7 @@ class Sieve:
         self._keys = names is None
         self._pairs = names is None or any(word in name.lower() for word in words for name in names)
         self._unicode = "unicode" in scans
-        tokens = [rule.pattern for rule in rules.rules]
-        parts: dict[str, Sequence[str]] = {"pii": pii.LEADS, "links": links.SIEVE}
-        parts["unicode"] = (_CONTROLS,)
-        asked = {name: patterns for name, patterns in parts.items() if name in scans}
-        self._whole = Patterns({"tokens": tokens, "encoded": _ENCODED, **asked})
-        self._glued = Patterns({"tokens": tokens, "run": [_RUN]})
+        self._patterns_of(scans, [rule.pattern for rule in rules.rules])
         self._characters = Patterns({"unicode": unicode.SIEVE})
         self._personal, self._hex = Patterns({"pii": pii.SIEVE}, rare=True), Patterns({"hex": [_HEX]}, rare=True)
         self._hex_leads = Patterns({"hex": [_HEX_LEAD]})
@@ -77,10 +72,33 @@ class Sieve:
         self._exact = Patterns({"exact": [*literals(odd), *whole]})
         self._parts = Parts([plain for needle in needles for plain in needle.plain])
 
+    def _patterns_of(self, scans: Sequence[str], tokens: Sequence[str]) -> None:
+        """Put patterns together so that they cost the least: those with a literal at their beginning, and the others.
+
+        A token within one text stands in glued texts, too, but for the ends of words.
+        """
+        led = {"pii": pii.LEADS, "links": links.SIEVE, "unicode": (_CONTROLS,)}
+        free = {"pii": pii.LEADS_OF_DIGITS, "links": links.STARTS}
+        asked, others = ({name: some[name] for name in scans if name in some} for some in (led, free))
+        over_texts = [pattern for pattern in tokens if r"\x00" in pattern]
+        self._whole = Patterns({"tokens": over_texts, "encoded": _ENCODED, **asked})
+        self._free = Patterns(others)
+        self._glued = Patterns({"tokens": [pattern.replace(r"\b", "") for pattern in tokens], "run": [_RUN]})
+        self._tokens = Patterns({"tokens": tokens}, rare=True)
+
     @property
     def patterns(self) -> Sequence[Patterns]:
         """All patterns but those of the values of a run."""
-        return self._whole, self._glued, self._characters, self._personal, self._hex, self._hex_leads
+        return (
+            self._tokens,
+            self._whole,
+            self._free,
+            self._glued,
+            self._characters,
+            self._personal,
+            self._hex,
+            self._hex_leads,
+        )
 
     @property
     def closed(self) -> bool:
@@ -117,9 +135,9 @@ class Sieve:
 
         `whole` are the planes of values, and of keys where those matter.
         """
-        first = self._whole.rows(whole.folded)
-        found = set[int]().union(*(first[name] for name in ("tokens", "links", "unicode")))
-        found |= self._personal.among(whole.folded, first["pii"])
+        first, free = self._whole.rows(whole.folded), self._free.rows(whole.folded)
+        found = first["tokens"] | first["links"] | first["unicode"] | free["links"]
+        found |= self._personal.among(whole.folded, first["pii"] | free["pii"])
         glued = self._glued.rows(values.folded.replace(_TEXT, b""))
         found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values)
         found |= self._needles.rows(values.tight.replace(_TEXT, b""))["needles"] if self._needles else set()
@@ -133,7 +151,7 @@ class Sieve:
         found = planes.rows_with(whole.folded, planes.MANY)
         if planes.HIDDEN in whole.folded:
             plain = planes.unhidden(whole.folded)
-            found |= self._whole.rows(plain)["tokens"] | self._values(plain, whole.text)
+            found |= self._tokens.rows(plain)["tokens"] | self._values(plain, whole.text)
         return found
 
     def _values(self, folded: bytes, text: bytes) -> set[int]:
@@ -147,7 +165,7 @@ class Sieve:
 
     def _anything(self, plane: Planes) -> set[int]:
         """Return the rows in which a token or a value stands, as it is."""
-        return self._whole.rows(plane.folded)["tokens"] | self._hidden(plane) | self._values(plane.folded, plane.text)
+        return self._tokens.rows(plane.folded)["tokens"] | self._hidden(plane) | self._values(plane.folded, plane.text)
 
     def _wrapped(self, candidates: Mapping[int, Mapping[str, object]]) -> set[int]:
         """Return the rows in which something is found that was encoded, or that unwraps for too long."""
