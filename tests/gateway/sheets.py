@@ -9,11 +9,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gateway.customs import history
+from gateway.customs.checks import unicode
 from gateway.customs.checks.contamination import letters_of
 from gateway.customs.examine import keys_as_written
 from gateway.customs.sheet.form import form_of
 from gateway.customs.sheet.sheet import Reader, Sheet
 from gateway.customs.sieve import decode, planes
+from gateway.customs.sieve.patterns import Patterns
 from gateway.schema import Schema
 from policies.canonical import strict_loads
 
@@ -47,6 +49,9 @@ def reader_of(schema: Mapping[str, Any], bounds: Mapping[str, Any] | None = None
 READER = reader_of(SCHEMA)
 
 
+_DECEIVING = Patterns({"unicode": unicode.SIEVE})
+
+
 def _places(some: planes.Planes) -> list[list[int]]:
     return [place for place in some.places.tolist() if place[0] < place[1]]
 
@@ -65,6 +70,7 @@ def read(block: bytes, reader: Reader = READER, fits: Schema = FITS) -> Sheet | 
     assert sheet.block == rows.block
     plane = plane_of(strict)
     assert sheet.planes == planes.planes_of(plane)
+    assert sheet.planes.deceives or not _DECEIVING.rows(sheet.planes.text)
     assert _places(sheet.planes) == _places(planes.planes_of(plane))
     assert sheet.letters == letters_of(plane)
     names = reader._form.names

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.customs import prepare, ready
 from gateway.customs.checks.contamination import letter_of
+from gateway.customs.checks.unicode import kinds
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.patterns import Patterns
 from gateway.customs.sieve.sieve import Sieve
@@ -36,10 +37,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return compiled(patterns)
 
     monkeypatch.setattr(Patterns, "kept", kept)
-    for table in (planes.ascii_of, letter_of):
-        table.cache_clear()
+    forget()
     yield names
-    for table in (planes.ascii_of, letter_of):
+    forget()
+
+
+def forget() -> None:
+    """Have tables made or read again."""
+    for table in (planes.ascii_of, letter_of, kinds):
         table.cache_clear()
 
 
@@ -48,17 +53,16 @@ def test_nothing_that_was_prepared_is_made_again(
     scans: Sequence[str], prepared: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "FOLDER", prepared / "nowhere")
-    tables = planes.ascii_of().tobytes(), letter_of().tobytes()
+    tables = planes.ascii_of().tobytes(), letter_of().tobytes(), kinds()
     found = [one.rows(TEXT) for one in Sieve(scans, secret_rules(), (), ()).patterns]
     compiled = len(made)
     assert compiled > 6
     assert found[0]["tokens"] == {0}
-    planes.ascii_of.cache_clear()
-    letter_of.cache_clear()
+    forget()
     monkeypatch.setattr(ready, "FOLDER", prepared)
     assert [one.rows(TEXT) for one in Sieve(scans, secret_rules(), (), ()).patterns] == found
     assert len(made) == compiled
-    assert tables == (planes.ascii_of().tobytes(), letter_of().tobytes())
+    assert tables == (planes.ascii_of().tobytes(), letter_of().tobytes(), kinds())
     assert (prepared / planes.ASCII).read_bytes() == tables[0]
 
 
@@ -76,4 +80,4 @@ def test_what_is_for_another_processor_is_made_here(
 
 @pytest.mark.skipif(not Path("/opt/app/gateway").is_dir(), reason="asks about an image")
 def test_the_image_has_it_all() -> None:
-    assert len(list(Path("/opt/app/gateway/customs/prepared").iterdir())) == 2 + 8 + 3 + 6
+    assert len(list(Path("/opt/app/gateway/customs/prepared").iterdir())) == 3 + 8 + 3 + 6

@@ -282,3 +282,41 @@ def test_records_are_those_of_the_lines_in_any_order() -> None:
     assert [found.records[number] for number in reversed(found.records)] == HONEST[::-1]
     assert len(found.records) == len(found.forms) == len(HONEST)
     assert b"\n".join([*found.forms, b""]) == decode.read(written(HONEST)).block
+
+
+_deceiver = st.sampled_from(["\u200b", "\u202e", "\ufe0f", "\ufe0f\ufe0f", "\U000e0041", "\U000f0001", "\x85", "\xad"])
+_letter = st.sampled_from(["a", "Z", "é", "中", "\xb5", "ա", "а", "Ж", "α", "Ω", " ", "1", "\n", "\\"])
+_texts = st.lists(st.one_of(_letter, _letter, _letter, _deceiver), max_size=5).map("".join)
+
+
+@given(
+    texts=st.lists(st.tuples(st.sampled_from(["", "x" * 31, "word " * 9]), _texts), max_size=6), escaped=st.booleans()
+)
+def test_what_could_deceive_is_noticed_while_it_is_read(texts: list[tuple[str, str]], escaped: bool) -> None:
+    rows = [{"text": f"{before}{text}"} for before, text in texts] + [
+        {"text": f"{text}{after}"} for after, text in texts
+    ]
+    read(written(rows, ensure_ascii=escaped))
+
+
+@pytest.mark.parametrize(
+    ("text", "deceives"),
+    [
+        ("The harbour, 12 boats.", False), ("Старая гавань", False), ("老港口 and harbour", False), ("Ελλάδα", False),
+        ("naïve Übung", False), ("слово word", False), ("wоrd", True), ("ж" + "x" * 40, True), ("x" * 32 + "ж", True),
+        ("x" * 33 + "ж", True), ("中ж", True), ("жé", True), ("a\u200bb", True), ("\u202eabc", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("escaped", [True, False])
+def test_honest_text_of_any_script_is_not_searched_for_what_deceives(text: str, deceives: bool, escaped: bool) -> None:
+    found = read(written([{"text": "before"}, {"text": text}, {"text": "after"}], ensure_ascii=escaped))
+    assert found is not None
+    assert found.planes.deceives == deceives
+
+
+def test_letters_of_two_texts_are_not_side_by_side() -> None:
+    found = read(
+        written([{"a": "word", "text": "слово"}, {"a": "слово", "text": "word"}, {"a": "слово"}, {"a": "word"}])
+    )
+    assert found is not None
+    assert not found.planes.deceives

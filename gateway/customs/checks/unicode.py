@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 import regex
 
 from gateway.customs.checks.base import TextCheck
+from gateway.customs.ready import ready
 
 _SCRIPTS: Final = (
     "Arabic Bengali Devanagari Gujarati Gurmukhi Hebrew Kannada Khmer Malayalam Mongolian Nko Oriya Sinhala Syriac "
@@ -36,16 +38,17 @@ _LETTER: Final = (
 )
 _ALIKE: Final = r"[\xcd-\xd3][\x80-\xbf]"
 """Letters that are neither Cyrillic nor Greek, and those that are, as UTF-8: a word is mixed where they meet."""
-SIEVE: Final = (
+_HIDDEN: Final = (
     r"\xe2\x80[\x8b-\x8f\xaa-\xae]",
     r"\xe2\x81[\xa0-\xaf]",
     r"\xef\xbb\xbf|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe1\xa0\x8e",
-    r"\xef\xb8[\x80-\x8f]\xef\xb8[\x80-\x8f]",
     r"\xf3[\xa0\xb0-\xbf]|\xf4[\x80-\x8f]",
-    _LETTER + _ALIKE,
-    _ALIKE + _LETTER,
 )
+_SELECTOR: Final = r"\xef\xb8[\x80-\x8f]"
+SIEVE: Final = (*_HIDDEN, _SELECTOR + _SELECTOR, _LETTER + _ALIKE, _ALIKE + _LETTER)
 """Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
+KINDS: Final = "kinds"
+"""The name of the table of `kinds`."""
 
 
 class Unicode(TextCheck):
@@ -67,3 +70,21 @@ def deceits(text: str) -> Iterator[str]:
             yield name
     if any(len(_LATIN.findall(word)) > 2 and not ALIKE.isdisjoint(word) for word in _MIXED.findall(text)):
         yield "mixed-script"
+
+
+@cache
+def kinds() -> bytes:
+    """Return for every code point 1 if it could deceive by itself, 2 or 4 for letters that do so side by side, or 0.
+
+    So no pattern of `SIEVE` matches where there is no 1, and no 2 beside a 4.
+    """
+    return ready(KINDS, _kinds)
+
+
+def _kinds() -> bytes:
+    table = bytearray(0x110000)
+    every = "".join(map(chr, (*range(0xD800), *range(0xE000, len(table))))).encode()
+    for kind, pattern in ((2, _LETTER), (4, _ALIKE), (1, "|".join((*_HIDDEN, _SELECTOR)))):
+        for found in re.finditer(rf"(?:{pattern})[\x80-\xbf]*".encode("latin-1"), every):
+            table[ord(found.group().decode())] = kind
+    return bytes(table)

@@ -19,6 +19,9 @@ ESCAPED: Final = 2
 NUMBER: Final = 4
 WORD: Final = 5
 """As in `lines`, whose constants C does not see from here."""
+ALONE: Final = 1
+MIXED: Final = 6
+"""Of characters that deceive by themselves, and of two that do beside each other."""
 ROW: Final = 30
 """The mark that ends a row; texts of a row are parted by 0."""
 _CHARACTERS: Final = 0x110000
@@ -26,20 +29,23 @@ _CHARACTERS: Final = 0x110000
 
 def planes(  # noqa: C901 - one loop over characters
     data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers,
-    folds: Bytes, others: Bytes, tights: Bytes, lengths: Numbers,
+    folds: Bytes, others: Bytes, kinds: Bytes, tights: Bytes, lengths: Numbers,
     text: Room, folded: Room, tight: Room, letters: Room, sizes: Numbers,
 ) -> int:  # fmt: skip
-    """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual, or 0.
+    """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual.
 
-    `folds` and `others`: the byte of each character in the folded plane and among the letters; `tights`: that of a
-    folded byte in the squeezed one; 0 where it is left out. `lengths`: the least and the most characters of a text of
-    each field. Where a value lies in `text` and in `tight` is noted beside where it lies in `data`; the number of a
-    text is how many characters it has. `source` is the data, too: what is read from.
+    Otherwise return whether a character could deceive: one that does by itself, or letters of two scripts side by side.
+
+    `folds` and `others`: the byte of each character in the folded plane and among the letters; `kinds`: see `unicode`;
+    `tights`: the byte of a folded one in the squeezed plane; 0 where it is left out. `lengths`: the least and the most
+    characters of a text of each field. Where a value lies in `text` and in `tight` is noted beside where it lies in
+    `data`; the number of a text is how many characters it has. `source` is the data, too: what is read from.
     """
     at_text = at_folded = at_tight = at_letters = 0
-    if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(tights) < 256:
+    if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(kinds) < _CHARACTERS or len(tights) < 256:
         raise IndexError
     first = True
+    deceives = 0
     for cell in range(count):
         field = found[cell, 0]
         if field < 0:
@@ -71,7 +77,7 @@ def planes(  # noqa: C901 - one loop over characters
             raise IndexError
         if at_tight + size > len(tight) or at_letters + size > len(letters):
             raise IndexError
-        chars = 0
+        chars = before = 0
         again = at
         with cython.boundscheck(False):
             while at < end:
@@ -111,6 +117,8 @@ def planes(  # noqa: C901 - one loop over characters
                     at_tight += byte != 0
                     at_letters += byte != 0
                     continue
+                if at_text and text[at_text - 1] < 128:
+                    before = kinds[text[at_text - 1]]
                 if byte == 92:
                     code = _escaped(source, at, end)
                     if code < 0:
@@ -128,6 +136,10 @@ def planes(  # noqa: C901 - one loop over characters
                         text[at_text] = source[at]
                         at_text += 1
                         at += 1
+                deceives |= kinds[code] & ALONE | (before | kinds[code] == MIXED)
+                before = kinds[code]
+                if at < end and source[at] < 128:
+                    deceives |= before | kinds[source[at]] == MIXED
                 byte = folds[code]
                 folded[at_folded] = byte
                 at_folded += 1
@@ -149,7 +161,7 @@ def planes(  # noqa: C901 - one loop over characters
     sizes[1] = at_folded
     sizes[2] = at_tight
     sizes[3] = at_letters
-    return 0
+    return deceives
 
 
 def begun(tight: Bytes, places: Numbers, least: int, digits: Numbers, begins: Bytes, out: Numbers) -> int:

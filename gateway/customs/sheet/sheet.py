@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gateway.customs.checks import unicode
 from gateway.customs.checks.contamination import letter_of
 from gateway.customs.history import Column
 from gateway.customs.scan.plane import squeeze
@@ -87,7 +88,7 @@ class Reader:
         made = self._planes_of(what) if cells >= 0 else None
         if made is None:
             return None
-        text, folded, tight, compared = made
+        (text, folded, tight, compared), deceives = made
         if not all(lines.fits(text, found, cells, field, *words) for field, words in self._words.items()):
             return None
         places = _int32([-1] * len(form.names))
@@ -96,21 +97,21 @@ class Reader:
         return Sheet(
             block=bytes(self._out[:size]),
             records=Records(data, listed[listed[:, _FIELD] < 0, _START]),
-            planes=Planes(text, folded, tight, listed[:, _TIGHT:]),
+            planes=Planes(text, folded, tight, listed[:, _TIGHT:], deceives),
             letters=compared,
             cells=(data, listed, self._numbers),
             names=form.names,
             room=self._out,
         )
 
-    def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[bytes, bytes, bytes, bytes] | None:
+    def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[Sequence[bytes], bool] | None:
         sizes = np.zeros(4, dtype=np.int64)
-        tables = (memoryview(planes.ascii_of()), self._others, _tight(), self._lengths)
+        tables = (memoryview(planes.ascii_of()), self._others, unicode.kinds(), _tight(), self._lengths)
         one, two, three, four = self._room_for
-        if letters.planes(what[0], *what, *tables, one, two, three, four, memoryview(sizes)) < 0:
+        deceives = letters.planes(what[0], *what, *tables, one, two, three, four, memoryview(sizes))
+        if deceives < 0:
             return None
-        ends = sizes.tolist()
-        return bytes(one[: ends[0]]), bytes(two[: ends[1]]), bytes(three[: ends[2]]), bytes(four[: ends[3]])
+        return [bytes(one[:end]) for one, end in zip(self._room_for, sizes.tolist(), strict=True)], deceives > 0
 
     def _make_room(self, size: int) -> None:
         """Have room for what is made of so many bytes. None of it takes memory before it is used."""

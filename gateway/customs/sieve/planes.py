@@ -38,13 +38,14 @@ _values = methodcaller("values")
 class Planes:
     """The plane of some rows in three forms: as UTF-8, folded, and squeezed with the marks of rows and texts.
 
-    `places`: where texts begin and end in the last; some may be empty.
+    `places`: where texts begin and end in the last; some may be empty. `deceives`: whether any character could.
     """
 
     text: bytes
     folded: bytes
     tight: bytes
     places: npt.NDArray[np.int32] = field(compare=False)
+    deceives: bool = field(compare=False)
 
 
 def planes_of(plane: str) -> Planes:
@@ -53,7 +54,7 @@ def planes_of(plane: str) -> Planes:
     tight = squeezed(unhidden(likeness), keep=(ROW + TEXT).encode())
     marks = np.flatnonzero(np.frombuffer(tight, dtype=np.uint8) < ord("0"))
     places = np.column_stack((np.concatenate(([0], marks + 1))[:-1], marks)).astype(np.int32)
-    return Planes(plane.encode("utf-8", "replace"), likeness, tight, places)
+    return Planes(plane.encode("utf-8", "replace"), likeness, tight, places, not plane.isascii())
 
 
 def values_of(record: Mapping[str, object]) -> str:

@@ -142,7 +142,7 @@ class Sieve:
         found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values)
         found |= self._needles.rows(values.tight.replace(_TEXT, b""))["needles"] if self._needles else set()
         found |= self._odd(whole.text) | self._odd(values.text.replace(_TEXT, b"")) if self._exact else set()
-        if self._unicode and not whole.text.isascii():
+        if self._unicode and whole.deceives:
             found |= self._characters.rows(whole.text)["unicode"]
         hexes = self._hex.among(whole.folded, self._hex_leads.rows(values.tight)["hex"])
         return found, first["encoded"] | glued["run"] | hexes
