@@ -76,6 +76,17 @@ class ToolServers:
             pair.join()
 
 
+def _carry(source: Attached, write: Callable[[bytes], None], aside: Callable[[bytes], None]) -> None:
+    """Carry what one writes to the other, and its errors aside, until it has ended.
+
+    It is read to its end, also when nobody takes it any more: the engine ends no container whose output is not read.
+    """
+    with contextlib.suppress(OSError):
+        for stream, data in source.chunks():
+            with contextlib.suppress(OSError):
+                (write if stream == 1 else aside)(data)
+
+
 class Complaints:
     """The beginning of what a server writes to its standard error, for people; without its secret."""
 
@@ -148,25 +159,20 @@ class _Pair:
             if self._over.is_set():
                 return  # `stop` may have looked for them before they were there
             (server, ours), (tool, bridge) = streams, self._names
-            outward = threading.Thread(
-                target=self._carry, args=(server, ours.write, self._complaints.take, bridge), daemon=True
-            )
+            outward = threading.Thread(target=self._outward, args=(server, ours, bridge), daemon=True)
             outward.start()
-            self._carry(ours, server.write, self._hear, tool)
-            ours.close()  # what a server was still saying has no reader any more, and the engine takes no more of it
+            try:
+                _carry(ours, server.write, self._hear)
+            finally:
+                ours.close()  # whoever still writes to it waits no more, and reads on: a server that is read can end
+                self._engine.kill(tool)
             outward.join(READY_S)
 
-    def _carry(
-        self, source: Attached, write: Callable[[bytes], None], aside: Callable[[bytes], None], other: str
-    ) -> None:
-        """Carry what one writes to the other, and its errors aside; when it has ended, so does the other."""
+    def _outward(self, server: Attached, ours: Attached, bridge: str) -> None:
         try:
-            for stream, data in source.chunks():
-                (write if stream == 1 else aside)(data)
-        except OSError:
-            pass
+            _carry(server, ours.write, self._complaints.take)
         finally:
-            self._engine.kill(other)
+            self._engine.kill(bridge)
 
     def _hear(self, data: bytes) -> None:
         if b"ready" in data:
