@@ -109,3 +109,63 @@ def test_what_a_server_complains_of_is_kept_without_its_secret_and_not_without_e
     for _ in range(40):
         complaints.take(b"x" * 65_000)
     assert path.stat().st_size <= 1 << 20
+
+
+class Flooding(Streams):
+    """A server that speaks until it is killed, and of whom something is left then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drained = threading.Event()
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        while not self.killed.wait(0.01):
+            yield 1, b"x" * 1000
+        yield 1, b"the rest"
+        self.drained.set()
+
+
+class Leaving(Streams):
+    """A bridge that goes as soon as it is ready. Who writes to it waits until the streams are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self.closed = threading.Event(), threading.Event()
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        yield 2, b"ready\n"
+        self.written.wait(20)
+
+    def write(self, data: bytes) -> None:
+        self.written.set()
+        self.closed.wait(20)
+        raise OSError("closed")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class SlowEngine(Engine):
+    """Ends a container only when its output has been read, as Docker does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tool, self.ended = Flooding(), list[bool]()
+
+    def attach(self, name: str, *, stdin: bool) -> Streams:
+        self.running[name] = Leaving() if "-b-" in name else self.tool
+        return self.running[name]
+
+    def kill(self, name: str) -> None:
+        super().kill(name)
+        if self.running.get(name) is self.tool:
+            self.ended.append(self.tool.drained.wait(5))
+
+
+def test_a_server_that_nobody_listens_to_any_more_is_read_until_it_has_ended(tmp_path: Path) -> None:
+    engine = SlowEngine()
+    with ToolServers(engine, [cell("good")], tmp_path, {}, starts=1):  # type: ignore[arg-type]
+        assert engine.tool.killed.wait(20), "the bridge has not gone"
+        engine.tool.drained.wait(20)
+    assert engine.ended
+    assert all(engine.ended)
