@@ -36,6 +36,7 @@ from gateway.customs.sheet.form import form_of
 from gateway.customs.sheet.lines import hashes
 from gateway.customs.sheet.sheet import Reader, Sheet
 from gateway.customs.sieve import decode
+from gateway.customs.sieve.known import Known
 from gateway.customs.sieve.sieve import Sieve
 from gateway.customs.spread import Edges, RecordColumns, Spreads
 from gateway.schema import Schema
@@ -89,7 +90,7 @@ class Examiner:
         self._refers = references(output.schema)
         self._singly = output.git is not None or output.sink == "mlflow"
         names, self._flat = _closed_names(output.schema), _is_flat(output.schema)
-        self._sieve = Sieve(output.scan, secret_rules(), scanner.needles, names, flat=self._flat)
+        self._sieve = Sieve(output.scan, secret_rules(), Known(scanner.needles), names, flat=self._flat)
         self._spread = Spreads(scanner.needles)
         self._contamination = Contamination(probes, flat=self._flat) if probes else None
         self._reader = self._reader_of(output)
@@ -129,7 +130,8 @@ class Examiner:
             keys[wrong] = 0
             result.keys = keys.tobytes()
         result.numbers = {name: sheet.measured(name, measure, wrong) for name, measure in self._historic.items()}
-        result.edges = self._spread.edges(sheet)
+        wide = self._spread.wide
+        result.edges = self._spread.edges(RecordColumns(sheet.records, wide=True) if wide else sheet)
         return result
 
     def _read_singly(self, block: bytes) -> Examined:
@@ -158,7 +160,7 @@ class Examiner:
             result.refers = {n: _named(record, self._refers) for n, record in clean.items()}
         result.numbers = columns_of(clean.values(), self._historic)
         seen = readable if self.output.git is None else {n: plain(record) for n, record in readable.items()}
-        result.edges = self._spread.edges(RecordColumns(seen))
+        result.edges = self._spread.edges(RecordColumns(seen, wide=self._spread.wide))
         return result
 
     def _each(self, numbers: Sequence[int], rows: decode.Rows | Sheet, block: bytes, result: Examined) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.customs.checks.contamination import LETTERS, letter_of
 from gateway.customs.checks.unicode import KINDS, kinds
 from gateway.customs.ready import FOLDER
+from gateway.customs.sieve.known import Known
 from gateway.customs.sieve.planes import ASCII, ascii_of
 from gateway.customs.sieve.sieve import Sieve
 from policies.secret_rules import secret_rules
@@ -23,7 +24,7 @@ def main(folder: Path = FOLDER) -> None:
     (folder / KINDS).write_bytes(kinds())
     (folder / LETTERS).write_bytes(letter_of().tobytes())
     for some in chain.from_iterable(combinations(SCANS, count) for count in range(len(SCANS) + 1)):
-        for patterns in filter(None, Sieve(some, secret_rules(), (), ()).patterns):
+        for patterns in filter(None, Sieve(some, secret_rules(), Known(()), ()).patterns):
             (folder / patterns.name).write_bytes(patterns.kept())
 
 

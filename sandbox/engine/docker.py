@@ -32,6 +32,8 @@ EGRESS_NETWORK = "casemate-egress"
 _API_TIMEOUT_S = 120
 _BUILD_TIMEOUT_S = 1800
 _POOL = 64
+_SOCKET = "http+docker:"
+"""The scheme that the library gives an engine behind a socket of this host."""
 _SHUT = {"/dev/mqueue": "ro,size=4096,nr_inodes=1,mode=0555,nosuid,nodev,noexec"}
 """A place that the engine would mount writable for everybody."""
 
@@ -63,6 +65,8 @@ class Engine:
         self._seccomp, self._way_out = seccomp, way_out
         try:
             self._client = docker.from_env(timeout=timeout_s, max_pool_size=_POOL)
+            if self._client.api.base_url.startswith(_SOCKET):
+                self._client.api.trust_env = False  # no proxy: looking for one takes longer than many an answer
             self._client.ping()
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise CasemateError(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.customs.sieve.decode import MAX_RECORD, read
-from policies.canonical import StrictJsonError, canonical, strict_loads
+from policies.canonical import MAX_DEPTH, StrictJsonError, canonical, strict_loads
 from tests.gateway.sieves import joined
 
 SECOND_READINGS = [
@@ -95,6 +95,14 @@ def test_a_record_is_one_line_and_a_line_one_record(lines: list[bytes]) -> None:
     for before, after in (([], []), ([good], [good] * 2)):
         wanted = [one(line) for line in (*before, *lines, *after)]
         assert read(joined([*before, *lines, *after])).records == wanted
+
+
+@pytest.mark.parametrize("others", [[], [b'{"a":1}'] * 9, [b"[]", b"", b'{"a":NaN}'] * 9, [b'{"a":1}', b"1"] * 9])
+def test_a_line_that_is_nested_too_deep_is_no_record_whatever_is_beside_it(others: list[bytes]) -> None:
+    for depth in (MAX_DEPTH, MAX_DEPTH + 1):
+        for opening, closing in ((b'{"a":', b"}"), (b"[", b"]")):
+            line = b'{"a":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
+            assert (read(joined([*others, line])).records[-1] is None) == (depth > MAX_DEPTH)
 
 
 def one(line: bytes) -> object:

@@ -12,6 +12,7 @@ from gateway.customs import prepare, ready
 from gateway.customs.checks.contamination import letter_of
 from gateway.customs.checks.unicode import kinds
 from gateway.customs.sieve import planes
+from gateway.customs.sieve.known import Known
 from gateway.customs.sieve.patterns import Patterns
 from gateway.customs.sieve.sieve import Sieve
 from policies.secret_rules import secret_rules
@@ -54,13 +55,13 @@ def test_nothing_that_was_prepared_is_made_again(
 ) -> None:
     monkeypatch.setattr(ready, "FOLDER", prepared / "nowhere")
     tables = planes.ascii_of().tobytes(), letter_of().tobytes(), kinds()
-    found = [one.rows(TEXT) for one in Sieve(scans, secret_rules(), (), ()).patterns]
+    found = [one.rows(TEXT) for one in Sieve(scans, secret_rules(), Known(()), ()).patterns]
     compiled = len(made)
     assert compiled > 6
     assert found[0]["tokens"] == {0}
     forget()
     monkeypatch.setattr(ready, "FOLDER", prepared)
-    assert [one.rows(TEXT) for one in Sieve(scans, secret_rules(), (), ()).patterns] == found
+    assert [one.rows(TEXT) for one in Sieve(scans, secret_rules(), Known(()), ()).patterns] == found
     assert len(made) == compiled
     assert tables == (planes.ascii_of().tobytes(), letter_of().tobytes(), kinds())
     assert (prepared / planes.ASCII).read_bytes() == tables[0]
@@ -80,4 +81,4 @@ def test_what_is_for_another_processor_is_made_here(
 
 @pytest.mark.skipif(not Path("/opt/app/gateway").is_dir(), reason="asks about an image")
 def test_the_image_has_it_all() -> None:
-    assert len(list(Path("/opt/app/gateway/customs/prepared").iterdir())) == 3 + 8 + 3 + 6
+    assert len(list(Path("/opt/app/gateway/customs/prepared").iterdir())) == 3 + 8 + 3 + 7

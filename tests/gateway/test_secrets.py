@@ -33,76 +33,96 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def nested(times: int) -> str:
-    text = SECRET
+def nested(times: int, secret: str = SECRET) -> str:
+    text = secret
     for _ in range(times):
         text = b64(text.encode())
     return text
 
 
-GUISES: dict[str, Any] = {
-    "plain": SECRET,
-    "inside": f"the key is {SECRET}, keep it",
-    "lower case": SECRET.lower(),
-    "upper case": SECRET.upper(),
-    "reversed": SECRET[::-1],
-    "base64": b64(RAW),
-    "base64 without padding": b64(RAW).rstrip("="),
-    "base64 after one byte": b64(b"x" + RAW),
-    "base64 after two bytes": b64(b"xy" + RAW),
-    "base64 inside binary": b64(bytes(range(200, 255)) + RAW + bytes(range(128, 180))),
-    "base64 glued to junk": "junk" + b64(RAW) + "junk",
-    "base64 shifted by junk": "j" + b64(RAW),
-    "base64 url safe": base64.urlsafe_b64encode(b"\xfb\xff" + RAW).decode(),
-    "base64 wrapped in lines": "\n".join(b64(RAW * 9)[i : i + 76] for i in range(0, 288, 76)),
-    "base64 of reversed": b64(RAW[::-1]),
-    "base64 of utf-16": b64(SECRET.encode("utf-16-le")),
-    "base32": base64.b32encode(RAW).decode(),
-    "hex": RAW.hex(),
-    "HEX": RAW.hex().upper(),
-    "hex with colons": RAW.hex(":"),
-    "hex with escapes": "".join(f"\\x{byte:02x}" for byte in RAW),
-    "hex as a list": ", ".join(f"0x{byte:02x}" for byte in RAW),
-    "unicode escapes": "".join(f"\\u{byte:04x}" for byte in RAW),
-    "octal escapes": "".join(f"\\{byte:03o}" for byte in RAW),
-    "percent": urllib.parse.quote(SECRET, safe=""),
-    "percent, every byte": "".join(f"%{byte:02X}" for byte in RAW),
-    "html entities": "".join(f"&#{byte};" for byte in RAW),
-    "html escaped": html.escape(SECRET),
-    "bytes as numbers": list(RAW),
-    "gzip in base64": b64(gzip.compress(RAW)),
-    "gzip in base64 after junk": "data:" + "x" + b64(gzip.compress(RAW)),
-    "gzip in hex": gzip.compress(RAW).hex(),
-    "zlib in base64": b64(zlib.compress(RAW)),
-    "gzip twice": b64(gzip.compress(b64(gzip.compress(RAW)).encode())),
-    "base64 twice": nested(2),
-    "base64 three times": nested(3),
-    "hex in base64": b64(RAW.hex().encode()),
-    "json in json": json.dumps(json.dumps({"k": SECRET})),
-    "spaced": " ".join(SECRET),
-    "with zero width": "\u200b".join(SECRET),
-    "with soft hyphens": "\u00ad".join(SECRET),
-    "with line breaks": "\n".join(SECRET[i : i + 5] for i in range(0, len(SECRET), 5)),
-    "full width": "".join(chr(ord(char) + 0xFEE0) for char in SECRET),
-    "lookalikes": SECRET.replace("a", "а").replace("p", "р").replace("x", "х"),
-    "in a key": {SECRET: 1},
-    "encoded in a key": {b64(RAW): 1},
-    "deep": [[[{"a": [{"b": SECRET}]}]]],
-    "over two fields": {"a": SECRET[:9], "b": SECRET[9:]},
-    "over a list": [SECRET[i : i + 3] for i in range(0, len(SECRET), 3)],
-    "letter by letter": list(SECRET),
-    "over keys": {SECRET[:12]: 1, SECRET[12:]: 2},
-    "over key and value": {SECRET[:12]: SECRET[12:]},
-    "in pieces, others between": {
-        "a": SECRET[:8],
-        "b": "honest words",
-        "c": SECRET[8:16],
-        "d": "more",
-        "e": SECRET[16:],
-    },
-    "in pieces, out of order": [SECRET[16:], "and", SECRET[:8], "then", SECRET[8:16]],
-    "gzip over two fields": {"a": b64(gzip.compress(RAW))[:20], "b": b64(gzip.compress(RAW))[20:]},
-}
+def guises_of(secret: str) -> dict[str, Any]:
+    """Return the ways to write a secret down."""
+    raw = secret.encode()
+    return {
+        "plain": secret,
+        "inside": f"the key is {secret}, keep it",
+        "lower case": secret.lower(),
+        "upper case": secret.upper(),
+        "reversed": secret[::-1],
+        "base64": b64(raw),
+        "base64 without padding": b64(raw).rstrip("="),
+        "base64 after one byte": b64(b"x" + raw),
+        "base64 after two bytes": b64(b"xy" + raw),
+        "base64 inside binary": b64(bytes(range(200, 255)) + raw + bytes(range(128, 180))),
+        "base64 glued to junk": "junk" + b64(raw) + "junk",
+        "base64 shifted by junk": "j" + b64(raw),
+        "base64 url safe": base64.urlsafe_b64encode(b"\xfb\xff" + raw).decode(),
+        "base64 wrapped in lines": "\n".join(b64(raw * 9)[i : i + 76] for i in range(0, 288, 76)),
+        "base64 of reversed": b64(secret[::-1].encode()),
+        "base64 of utf-16": b64(secret.encode("utf-16-le")),
+        "base32": base64.b32encode(raw).decode(),
+        "hex": raw.hex(),
+        "HEX": raw.hex().upper(),
+        "hex with colons": raw.hex(":"),
+        "hex with escapes": "".join(f"\\x{byte:02x}" for byte in raw),
+        "hex in groups": raw.hex(" ", 2),
+        "hex in groups, of utf-16": secret.encode("utf-16-le").hex(":", 4),
+        "hex in groups, packed": gzip.compress(raw).hex(" ", 2),
+        "hex in groups, packed otherwise": zlib.compress(raw).hex("-", 8),
+        "hex in groups, with zero width": "\u200b".join(secret).encode().hex(" ", 3),
+        "hex as a list": ", ".join(f"0x{byte:02x}" for byte in raw),
+        "unicode escapes": "".join(f"\\u{ord(char):04x}" for char in secret),
+        "octal escapes": "".join(f"\\{byte:03o}" for byte in raw),
+        "percent": urllib.parse.quote(secret, safe=""),
+        "percent, every byte": "".join(f"%{byte:02X}" for byte in raw),
+        "html entities": "".join(f"&#{ord(char)};" for char in secret),
+        "html escaped": html.escape(secret),
+        "bytes as numbers": list(raw),
+        "gzip in base64": b64(gzip.compress(raw)),
+        "gzip in base64 after junk": "data:" + "x" + b64(gzip.compress(raw)),
+        "gzip in hex": gzip.compress(raw).hex(),
+        "zlib in base64": b64(zlib.compress(raw)),
+        "gzip twice": b64(gzip.compress(b64(gzip.compress(raw)).encode())),
+        "base64 twice": nested(2, secret),
+        "base64 three times": nested(3, secret),
+        "hex in base64": b64(raw.hex().encode()),
+        "json in json": json.dumps(json.dumps({"k": secret})),
+        "spaced": " ".join(secret),
+        "with zero width": "\u200b".join(secret),
+        "with soft hyphens": "\u00ad".join(secret),
+        "with line breaks": "\n".join(secret[i : i + 5] for i in range(0, len(secret), 5)),
+        "full width": "".join(chr(ord(char) + 0xFEE0) if char.isascii() else char for char in secret),
+        "lookalikes": secret.replace("a", "а").replace("p", "р").replace("x", "х"),
+        "in a key": {secret: 1},
+        "encoded in a key": {b64(raw): 1},
+        "deep": [[[{"a": [{"b": secret}]}]]],
+        "over two fields": {"a": secret[:9], "b": secret[9:]},
+        "over a list": [secret[i : i + 3] for i in range(0, len(secret), 3)],
+        "letter by letter": list(secret),
+        "over keys": {secret[:12]: 1, secret[12:]: 2},
+        "over key and value": {secret[:12]: secret[12:]},
+        "in pieces, others between": {
+            "a": secret[:8],
+            "b": "honest words",
+            "c": secret[8:16],
+            "d": "more",
+            "e": secret[16:],
+        },
+        "in pieces, out of order": [secret[16:], "and", secret[:8], "then", secret[8:16]],
+        "gzip over two fields": {"a": b64(gzip.compress(raw))[:20], "b": b64(gzip.compress(raw))[20:]},
+    }
+
+
+GUISES = guises_of(SECRET)
+FOREIGN = "Ключ-жёлтый/Lösung+密码ß9"
+FOREIGN_GUISES = guises_of(FOREIGN)
+
+
+@pytest.mark.parametrize("guise", FOREIGN_GUISES.values(), ids=FOREIGN_GUISES)
+def test_a_secret_of_other_letters_is_found(guise: Any) -> None:
+    scanner = Scanner(load(), needles({"word": FOREIGN}))
+    assert {finding.rule for finding in scanner.findings({"field": guise})} == {"run-secret:word"}
+    assert scanner.findings({"field": "Ключ от двери, 密码 und Lösung"}) == []
 
 
 @pytest.mark.parametrize("guise", GUISES.values(), ids=GUISES)

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.customs.examine import KEY_BYTES, Examined, Examiner, examiner
+from gateway.customs.scan.values import Needle
 from policies.plan import Bound, Output
 from tests.gateway.kit import make_output
 from tests.gateway.sheets import closed, lines, written
-from tests.gateway.sieves import ALL, NEEDLES
+from tests.gateway.sieves import ALL, NEEDLES, WIDE
 from tests.gateway.test_contamination import LONG, PROBES, SHORT
 from tests.gateway.test_rules import POSITIVE
-from tests.gateway.test_secrets import GUISES, SECRET
+from tests.gateway.test_secrets import FOREIGN, GUISES, SECRET
 from tests.gateway.test_sieve import _texts, _words
 
 FIELDS: dict[str, Any] = {
@@ -45,10 +46,10 @@ EVERY: dict[str, Any] = {
 }
 
 
-def both(**changes: Any) -> tuple[Examiner, Examiner]:
+def both(known: Sequence[Needle] = NEEDLES, **changes: Any) -> tuple[Examiner, Examiner]:
     """Return two examiners of one output: one that reads chunks at once, and one that does not."""
     output: Output = make_output(**{**EVERY, **changes})
-    fast, slow = (examiner(output, NEEDLES, b"k", PROBES) for _ in range(2))
+    fast, slow = (examiner(output, known, b"k", PROBES) for _ in range(2))
     assert fast._reader is not None
     slow._reader = None
     return fast, slow
@@ -60,7 +61,8 @@ REDACTING = both(
 )
 MIXED = both(unique=["yes", "text"], schema=closed(FIELDS, required=["yes", "text"]), scan=["secrets"], bounds={})
 TABLE = both(format="parquet", path="out/samples.parquet")
-PAIRS = {"plain": PLAIN, "redacting": REDACTING, "mixed": MIXED, "a table": TABLE}
+OTHER = both(WIDE)
+PAIRS = {"plain": PLAIN, "redacting": REDACTING, "mixed": MIXED, "a table": TABLE, "other letters": OTHER}
 
 
 def told(examined: Examined) -> dict[str, Any]:
@@ -96,6 +98,7 @@ def at_once(pair: tuple[Examiner, Examiner], block: bytes) -> bool:
 
 _pieces = st.sampled_from(
     [text for text in GUISES.values() if isinstance(text, str)]
+    + [FOREIGN, FOREIGN[:9], FOREIGN[9:], FOREIGN.lower()]
     + [SECRET[:5], SECRET[5:12], SECRET[12:], LONG, LONG[:30], LONG[30:], SHORT, SHORT[:20], SHORT[20:]]
     + [part for token in POSITIVE.values() for part in (token, token[:12], token[12:])]
 )
@@ -168,8 +171,12 @@ def test_what_is_split_around_true_or_null_is_found(between: object, where: int)
 
 
 @pytest.mark.parametrize("between", [True, None, "", "-", "\u200b"])
-def test_a_secret_that_is_spread_over_rows_is_found_around_any(between: object) -> None:
-    found = told_of("plain", {"n": 1, "b": SECRET[:9]}, {"n": 2, "b": between}, {"n": 3}, {"n": 4, "b": SECRET[9:]})
+@pytest.mark.parametrize(
+    ("name", "secret"), [("plain", SECRET), ("other letters", SECRET), ("other letters", FOREIGN.lower())]
+)
+def test_a_secret_that_is_spread_over_rows_is_found_around_any(name: str, secret: str, between: object) -> None:
+    rows: list[dict[str, Any]] = [{"b": secret[:9]}, {"b": between}, {}, {"b": secret[9:]}]
+    found = told_of(name, *({"n": n, **row} for n, row in enumerate(rows)))
     assert found.edges is not None
     assert [spread.rows for spread in found.edges.found] == [(0, 3)]
 

@@ -14,15 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.customs.checks import links, pii, unicode
+from gateway.customs.checks import pii, unicode
 from gateway.customs.examine import examiner
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.decode import read
 from tests.gateway.kit import make_output
-from tests.gateway.sieves import ALL, NEEDLES, OUTPUT, SIEVE, joined, objected, suspects
+from tests.gateway.sieves import (
+    ALL,
+    CHECKS,
+    NEEDLES,
+    OUTPUT,
+    SIEVE,
+    WIDE_CHECKS,
+    WIDE_SIEVE,
+    joined,
+    objected,
+    suspects,
+)
 from tests.gateway.test_contamination import LONG, PROBES
 from tests.gateway.test_rules import POSITIVE
-from tests.gateway.test_secrets import GUISES, SECRET
+from tests.gateway.test_secrets import FOREIGN, FOREIGN_GUISES, GUISES, SECRET
 from tests.gateway.test_text_checks import BAD_LINKS, GOOD_LINKS, NOBODY, PERSONAL, PLAIN
 
 
@@ -31,6 +42,12 @@ def test_every_guise_is_stopped_among_honest_rows(guise: Any) -> None:
     honest = {"field": "nothing to see", "prompt": "two plus two", "n": 3}
     assert 7 in suspects([*[honest] * 7, {"field": guise, "prompt": "two plus two"}, honest])
     assert suspects([honest] * 9) == set()
+
+
+@pytest.mark.parametrize("guise", FOREIGN_GUISES.values(), ids=FOREIGN_GUISES)
+def test_every_guise_of_other_letters_is_stopped_among_honest_rows(guise: Any) -> None:
+    honest = {"field": "nichts zu sehen: Ключ, 密码", "prompt": "zwei plus zwei", "n": 3}
+    assert suspects([*[honest] * 7, {"field": guise, "prompt": "two plus two"}, honest], WIDE_SIEVE) == {7}
 
 
 @pytest.mark.parametrize("token", POSITIVE.values(), ids=POSITIVE)
@@ -117,6 +134,9 @@ _words = st.sampled_from(
             SECRET[:9],
             SECRET[9:],
             SECRET,
+            FOREIGN[:7],
+            FOREIGN[7:],
+            FOREIGN.upper(),
         ),
         *(
             "4711",
@@ -142,8 +162,10 @@ def test_the_sieve_stops_whatever_a_check_objects_to(records: list[dict[str, Any
     rows = read(joined(lines))
     readable = {n: record for n, record in enumerate(rows.records) if record is not None}
     stopped = SIEVE.sift(readable, rows).suspects
+    wide = WIDE_SIEVE.sift(readable, rows).suspects
     for number, record in readable.items():
-        assert number in stopped or not objected(record), record
+        assert number in stopped or not objected(record, CHECKS), record
+        assert number in wide or not objected(record, WIDE_CHECKS), record
 
 
 def _numbers(value: Any) -> list[int]:
@@ -193,6 +215,10 @@ def examiner_once(line: bytes) -> Any:
     return ONE.examine(line).reasons.get(0)
 
 
-def test_patterns_of_a_check_are_in_its_sieve() -> None:
-    assert len(links.SIEVE) > 5
-    assert len(unicode.SIEVE) > 5
+def test_every_letter_and_number_that_makes_a_word_mixed_is_stopped() -> None:
+    letters = [chr(code) for code in range(0x80, sys.maxunicode + 1) if chr(code).isalnum()]
+    for before, after in (("\u0435", "FCQ"), ("FCQ", "\u0435"), ("FC", "Q")):
+        words = [before + letter + after for letter in letters]
+        deceive = {number for number, word in enumerate(words) if list(unicode.deceits(word))}
+        assert deceive
+        assert SIEVE.look(planes.planes_of(planes.joined(words)), {}) >= deceive

@@ -34,19 +34,21 @@ _CLOSING: Final = re.compile(
 )
 _SCHEMES: Final = frozenset({"ftp", "http", "https", "ws", "wss"})
 """Schemes of which a browser expects a host, however the rest is written."""
+_SPACES: Final = r"[\s\x1c\x1d\x1f]*"
+"""What Python takes for whitespace, but for the mark of a row."""
 SIEVE: Final = (
     r"[A-Za-z0-9+.-]:[\\/]",
-    r"[\\/]{2}[A-Za-z0-9_\[\x80]",
+    r"[\\/]{2}[A-Za-z0-9_\[\x80-]",
     r"(?i)www\.",
-    r"(?i)script\s*:",
-    r"(?i)data:[a-z]",
+    rf"(?i)script{_SPACES}:",
+    r"(?i)data:[a-z0-9_.+\x80-]",
     r"<[^>]{0,200}[A-Za-z]",
     r"!\[",
     r"\x1b",
     r"@[A-Za-z0-9]",
     r"#[0-9]",
 )
-STARTS: Final = (r"(?:^|[\x00\x1e])\s*[=+@-]",)
+STARTS: Final = (rf"(?:^|[\x00\x1e]){_SPACES}[=+@-]",)
 """Patterns over folded text of which one matches wherever a rule does."""
 
 

@@ -33,10 +33,10 @@ _LATIN: Final = re.compile(r"[A-Za-z]")
 ALIKE: Final = frozenset("авсԁеёһіјкӏморԛѕтѵԝхуАВСЕЁНІЈКМОРЅТХУԜαικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ")
 """Cyrillic and Greek letters that pass for Latin ones among Latin ones."""
 _LETTER: Final = (
-    r"(?:[A-Za-z]|\xc2[\xaa\xb5\xba]|\xc3[\x80-\xbf]|[\xc4-\xcc\xd4-\xdf][\x80-\xbf]|[\xe0\xe1\xe3-\xed\xef][\x80-\xbf]{2}"
-    r"|\xe2[\xb0-\xb7][\x80-\xbf]|\xf0[\x80-\xbf]{3})"
+    r"(?:[A-Za-z]|\xc2[\xaa\xb2\xb3\xb5\xb9\xba\xbc-\xbe]|\xc3[\x80-\xbf]|[\xc4-\xcc\xd5-\xdf][\x80-\xbf]|\xd4[\xb0-\xbf]"
+    r"|[\xe0\xe1\xe3-\xed\xef][\x80-\xbf]{2}|\xe2[\x81\x82\x84-\x86\x91-\x93\x9d\x9e\xb0-\xb8][\x80-\xbf]|\xf0[\x80-\xbf]{3})"
 )
-_ALIKE: Final = r"[\xcd-\xd3][\x80-\xbf]"
+_ALIKE: Final = r"(?:[\xcd-\xd3][\x80-\xbf]|\xd4[\x80-\xaf])"
 """Letters that are neither Cyrillic nor Greek, and those that are, as UTF-8: a word is mixed where they meet."""
 _HIDDEN: Final = (
     r"\xe2\x80[\x8b-\x8f\xaa-\xae]",

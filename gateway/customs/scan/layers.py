@@ -31,6 +31,7 @@ _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
 _SPACED_HEX: Final = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,-]{0,2}){7,}(?:0x|\\x)?[0-9a-fA-F]{2}")
 _WRAPPED: Final = re.compile(r"(?<=[A-Za-z0-9+/_-]{40})[ \t]*\r?\n[ \t]*(?=[A-Za-z0-9+/_-])")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([0-7]{3})")
+_ESCAPED_BYTES: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2}|\\[0-7]{3}){2,}")
 _NOT_HEX: Final = re.compile(r"0x|\\x|[^0-9a-fA-F]")
 _GZIP_IN_BASE64: Final = "H4sI"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -108,8 +109,8 @@ def _inflate(data: bytes) -> bytes | None:
 def _decoded(text: str) -> Iterator[bytes]:
     if "%" in text and (plain := urllib.parse.unquote_to_bytes(text)) != text.encode():
         yield plain
-    if "\\" in text and (plain_text := _ESCAPE.sub(_unescape, text)) != text:
-        yield plain_text.encode("utf-8", "replace")
+    if "\\" in text:
+        yield from _unescaped(text)
     if "&" in text and (plain_text := html.unescape(text)) != text:
         yield plain_text.encode("utf-8", "replace")
     if len(text) < _SHORTEST_RUN:
@@ -128,9 +129,25 @@ def _decoded(text: str) -> Iterator[bytes]:
             yield from _attempt(bytes.fromhex, digits[: len(digits) // 2 * 2])
 
 
+def _unescaped(text: str) -> Iterator[bytes]:
+    # Bytes that are escaped side by side can be UTF-8; each by itself would be a letter of Latin-1.
+    either = (text, _ESCAPED_BYTES.sub(_unescape_bytes, text))
+    for plain in dict.fromkeys(_ESCAPE.sub(_unescape, part) for part in either):
+        if plain != text:
+            yield plain.encode("utf-8", "replace")
+
+
 def _unescape(match: re.Match[str]) -> str:
     unicode, byte, octal = match.groups()
     return chr(int(octal, 8) if octal else int(unicode or byte, 16))
+
+
+def _unescape_bytes(match: re.Match[str]) -> str:
+    letters = _ESCAPE.sub(_unescape, match[0])
+    try:
+        return letters.encode("latin-1").decode()
+    except UnicodeError:
+        return letters
 
 
 def _base64(run: str) -> Iterator[bytes]:

@@ -107,13 +107,19 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def guises(value: str) -> Iterator[str]:
-    data = value.encode()
     yield value
     yield value[::-1]
-    yield data.hex()
-    yield base64.b32encode(data).decode().rstrip("=")[: len(data) * 8 // 5]
     yield urllib.parse.quote(value, safe="")
     yield json.dumps(value)[1:-1]
+    yield from _in_ascii(value.encode())
+    if not value.isascii():  # what is ASCII is read as such, in whatever way it was encoded
+        yield from _in_ascii(value.encode("utf-16-le"))
+        yield from _in_ascii(value.encode("utf-16-be"))
+
+
+def _in_ascii(data: bytes) -> Iterator[str]:
+    yield data.hex()
+    yield base64.b32encode(data).decode().rstrip("=")[: len(data) * 8 // 5]
     yield "".join(str(byte) for byte in data)
     for shift in range(3):
         text = base64.b64encode(bytes(shift) + data).decode().rstrip("=")

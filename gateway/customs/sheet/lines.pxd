@@ -79,12 +79,6 @@ cpdef Py_ssize_t column(
     const unsigned char[::1] text, const int32_t[::1] wanted, unsigned char[::1] out,
 ) except -2
 
-@cython.locals(fields=Py_ssize_t, cell=Py_ssize_t, field=Py_ssize_t)
-cpdef Py_ssize_t columns(
-    const int32_t[:, ::1] found, Py_ssize_t count, const unsigned char[::1] tight, int64_t[::1] ends,
-    unsigned char[::1] out,
-) except -2
-
 @cython.locals(cell=Py_ssize_t)
 cpdef bint fits(
     const unsigned char[::1] text, const int32_t[:, ::1] found, Py_ssize_t count, int field,

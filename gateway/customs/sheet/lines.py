@@ -322,27 +322,6 @@ def column(
     return size
 
 
-def columns(found: Numbers, count: int, tight: Bytes, ends: Numbers, out: Room) -> int:
-    """Write the squeezed plane column by column, a mark after each; return how long it is.
-
-    `ends`: zeros, one more than there are fields; in the end where each column ends.
-    """
-    fields = len(ends) - 1
-    for cell in range(count):
-        if found[cell, 0] >= 0:
-            ends[found[cell, 0] + 1] += found[cell, 7] - found[cell, 6]
-    for field in range(fields):
-        ends[field + 1] += ends[field] + 1
-    for cell in range(count):
-        field = found[cell, 0]
-        if field >= 0:
-            ends[field] = copied(out, ends[field], tight, found[cell, 6], found[cell, 7])
-    for field in range(fields):
-        out[ends[field]] = 30
-    size: int = ends[fields]
-    return size
-
-
 def fits(text: Bytes, found: Numbers, count: int, field: int, words: Bytes, ends: Numbers) -> bool:
     """Tell whether every text of a field is one of some words, each of which has its end in `ends`."""
     for cell in range(count):

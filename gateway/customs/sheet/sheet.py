@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,19 +15,17 @@ import numpy.typing as npt
 from gateway.customs.checks import unicode
 from gateway.customs.checks.contamination import letter_of
 from gateway.customs.history import Column
-from gateway.customs.scan.plane import squeeze
-from gateway.customs.sheet import letters, lines
+from gateway.customs.sheet import down, letters, lines
 from gateway.customs.sheet.form import Form
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.planes import Planes
+from gateway.customs.spread import Piece
 from policies.history import Measure
 
 LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
 _NOTES, _FIELD, _START, _KIND, _TIGHT = 8, 0, 1, 3, 6
 """Numbers that are noted of each value, and which of them are its field, its place, its kind and its place squeezed."""
-_FEW = 256
-"""Values that are looked at together, where often a few are enough."""
 _read = msgspec.json.decode
 
 
@@ -145,28 +143,27 @@ class Sheet:
         """Return the squeezed text of each column, ended by the mark of a row."""
         _, found, _ = self.cells
         ends = memoryview(np.zeros(len(self.names) + 1, dtype=np.int64))
-        size = lines.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
+        size = down.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
         return bytes(self.room[:size])
 
-    def down(self, name: str) -> Iterator[tuple[int, str]]:
-        """Yield the squeezed texts of a column that are not empty, with their rows."""
-        return self._squeezed(name, range(0, len(self.cells[1]), _FEW))
+    def first(self, name: str, letters: int) -> list[Piece]:
+        """Return the first texts of a column, until they have so many letters."""
+        found, out = self._places(letters)
+        return self._pieces(out[: down.first(found, len(found), self.names.index(name), letters, memoryview(out))])
 
-    def up(self, name: str) -> Iterator[tuple[int, str]]:
-        """Yield them backwards."""
-        return self._squeezed(name, reversed(range(0, len(self.cells[1]), _FEW)), -1)
+    def last(self, name: str, letters: int) -> list[Piece]:
+        """Return the last, in order."""
+        found, out = self._places(letters)
+        field, rows = self.names.index(name), len(self.records)
+        return self._pieces(out[: down.last(found, len(found), field, letters, rows, memoryview(out))][::-1])
 
-    def _squeezed(self, name: str, firsts: Iterable[int], way: Literal[1, -1] = 1) -> Iterator[tuple[int, str]]:
-        field = self.names.index(name)
-        for first in firsts:
-            few = self.cells[1][first : first + _FEW]
-            notes = few[few[:, _FIELD] == field][::way]
-            rows = np.searchsorted(self.records.ends, notes[:, _START]).tolist()
-            for row, (*_, start, end, tight, last) in zip(rows, notes.tolist(), strict=True):
-                whole = self.planes.text[start:end]
-                text = self.planes.tight[tight:last].decode() if whole.isascii() else squeeze(whole.decode())
-                if text:
-                    yield row, text
+    def _places(self, letters: int) -> tuple[memoryview, npt.NDArray[np.int32]]:
+        found = self.cells[1]
+        return memoryview(found), np.empty((min(letters, len(found)), 3), dtype=np.int32)
+
+    def _pieces(self, places: npt.NDArray[np.int32]) -> list[Piece]:
+        tight = self.planes.tight
+        return [(row, tight[start:end]) for row, start, end in places.tolist()]
 
     def lines_of(self, names: Sequence[str]) -> bytes:
         """Return the values of a field as JSON, or of several as lists: a line for each row that has them."""

@@ -56,7 +56,7 @@ def read(block: bytes) -> Rows:
     """Read the lines of a chunk: one at least, without a last newline."""
     records = _at_once(block) or _one_by_one(block.split(_END))
     came_out = block_of(records)
-    if doubtful := _doubtful(block + _END, came_out, len(records)):
+    if doubtful := _doubtful(block + _END, came_out, len(records) - records.count(None)):
         lines = block.split(_END)
         for number in doubtful:
             records[number] = strict_record(lines[number])
@@ -113,21 +113,24 @@ def _one(line: bytes) -> Any:
         return None
 
 
-def _doubtful(there: bytes, came_out: bytes, count: int) -> Sequence[int]:
+def _doubtful(there: bytes, came_out: bytes, records: int) -> Sequence[int]:
     """Return the numbers of the lines that the lenient parser may have read in another way than others would."""
     odd = _ODD.rows(there, _END)
     found = set(odd["number"])
     if there != came_out and (odd["key"] or _keys(there) != _keys(came_out)):
         pairs = zip(there.split(_END), came_out.split(_END), strict=True)
         found |= {number for number, (line, form) in enumerate(pairs) if line != form}
-    return sorted(found.union(_deep(came_out, count)))
+    return sorted(found.union(_deep(came_out, records)))
 
 
-def _deep(block: bytes, count: int) -> Sequence[int]:
-    """Return the lines that could be nested too deep: those that open more than that, even in a text."""
+def _deep(block: bytes, records: int) -> Sequence[int]:
+    """Return the lines that could be nested too deep: those that open more than that, even in a text.
+
+    Each of the `records` opens one at least, and a line without a record none.
+    """
     data = np.frombuffer(block, dtype=np.uint8)
     opening = (data | 0x20) == ord("{")  # braces and brackets differ in that bit
-    if np.count_nonzero(opening) <= count + MAX_DEPTH:
+    if np.count_nonzero(opening) < records + MAX_DEPTH:
         return ()
     lines = np.searchsorted(np.flatnonzero(data == ord(_END)), np.flatnonzero(opening))
     found: list[int] = np.flatnonzero(np.bincount(lines) > MAX_DEPTH).tolist()

@@ -19,10 +19,14 @@ _SHORT = 400
 
 
 class Parts:
-    """The parts of some values, all in lower case and without anything but letters and digits."""
+    """The parts of some values, all in lower case and without anything but letters and digits.
+
+    Of a value with other letters, those that are ASCII: a part that has others is for `Wide`.
+    """
 
     def __init__(self, values: Sequence[str]) -> None:
-        data = [value.encode() for value in values if value.isascii()]
+        letters = ("".join(filter(str.isascii, value)) for value in values)
+        data = [value.encode() for value in letters if len(value) >= PIECE]
         self._long = [value for value in data if len(value) > _SHORT]
         self._all = {
             value[start:end]

@@ -27,6 +27,8 @@ ASCII = "ascii"
 """The name of the table of what they look like."""
 _LOOKED_AT = (range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000), range(0xE0000, 0xE1000))
 """Where letters stand that look like ASCII: not in ideographs and Hangul, nor where nothing or nobody's is."""
+_READ_AS = {"\x9b": "\x1b", "\u0131": "i"}
+"""A control of eight bits, and a letter that is the same as another where case does not matter."""
 _LOWER = bytes(code + 32 if 65 <= code <= 90 else code for code in range(256))
 _ALNUM = bytes(code for code in range(256) if 48 <= code <= 57 or 65 <= code <= 90 or 97 <= code <= 122)
 
@@ -159,6 +161,10 @@ def _table() -> bytes:
 def _ascii(char: str, category: str) -> int:
     if category == "Cf":
         return HIDDEN
+    if char in _READ_AS or char.isspace():
+        return ord(_READ_AS.get(char, " "))
+    if category == "Nd":
+        return ord("0") + unicodedata.decimal(char)
     plain = unicodedata.normalize("NFKC", char)
     likeness = plain.casefold().translate(LOOKALIKES)
     if len(likeness) == 1 and likeness.isascii() and not plain.isascii():

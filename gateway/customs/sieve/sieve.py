@@ -6,31 +6,42 @@ the two against each other. One that it stops wrongly costs time and nothing els
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.customs.checks import links, pii, unicode
 from gateway.customs.scan.layers import ExhaustedError, Layers
-from gateway.customs.scan.values import Needle
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.decode import Rows
-from gateway.customs.sieve.parts import Parts
-from gateway.customs.sieve.patterns import Patterns, literals
+from gateway.customs.sieve.known import Known
+from gateway.customs.sieve.patterns import Patterns
 from gateway.customs.sieve.planes import Planes
 from policies.secret_rules import SecretRules
 
 _RUN: Final = r"[A-Za-z0-9+/_-]{24}"
-_HEX: Final = r"(?:[0-9a-fA-F]{2}[ :,-]{1,2}(?:0x|\\x)?){7}[0-9a-fA-F]{2}"
-_HEX_LEAD: Final = r"[0-9a-fx]{16}"
-"""Bytes written as numbers; and what is left of them in a squeezed plane, where it costs little to look."""
-_ENCODED: Final = (
-    r"%[0-9A-Fa-f]{2}",
-    r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-7]{3})",
-    r"&(?:#[0-9xX]|[A-Za-z]{2})",
-    r"0x[0-9a-fA-F]{2}",
+_HEX: Final = r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,-]{0,2}){7}(?:0x|\\x)?[0-9a-fA-F]{2}"
+"""Bytes written as numbers, in groups of whatever size."""
+_HEX_LEAD: Final = r"[0-9a-fA-FxX\\ :,-]{17}"
+_BYTE, _MORE = "(?:[2-7][0-9a-f]|0[9ad])", "[89ab][0-9a-f]"
+_OTHER: Final = f"(?:[cd][0-9a-f]{_MORE}|e[0-9a-f](?:{_MORE}){{2}}|f[0-4](?:{_MORE}){{3}})"
+_TEXT_IN_HEX: Final = (
+    f"{_BYTE}{{8}}",
+    f"{_BYTE}{{4}}{_OTHER}",
+    f"{_OTHER}{_BYTE}{{4}}",
+    f"(?:{_BYTE}{{0,7}}{_OTHER}){{2}}",
+    f"(?:{_BYTE}00){{4}}",
+    "1f8b08|78(?:01|5e|9c|da)",
 )
+"""What is left of them in a squeezed plane, if they are text of eight characters (UTF-8, UTF-16), or packed."""
+_MARK: Final = r"\x00*"
+_ENCODED: Final = (
+    rf"%{_MARK}[0-9A-Fa-f]{_MARK}[0-9A-Fa-f]",
+    rf"\\{_MARK}(?:u{_MARK}[0-9a-fA-F]|x{_MARK}[0-9a-fA-F]|[0-7]{_MARK}[0-7]{_MARK}[0-7])",
+    rf"&{_MARK}(?:#{_MARK}[0-9xX]|[A-Za-z]{_MARK}[A-Za-z])",
+    rf"0{_MARK}x{_MARK}[0-9a-fA-F]{_MARK}[0-9a-fA-F]",
+)
+"""What begins to be encoded in one text and ends in another is encoded all the same."""
 _CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
 _ESCAPED: Final = b"\\u00"
 _TEXT: Final = planes.TEXT.encode()
@@ -52,7 +63,7 @@ class Sieve:
         self,
         scans: Sequence[str],
         rules: SecretRules,
-        needles: Sequence[Needle],
+        known: Known,
         names: Sequence[str] | None,
         *,
         flat: bool = False,
@@ -66,11 +77,8 @@ class Sieve:
         self._characters = Patterns({"unicode": unicode.SIEVE})
         self._personal, self._hex = Patterns({"pii": pii.SIEVE}, rare=True), Patterns({"hex": [_HEX]}, rare=True)
         self._hex_leads = Patterns({"hex": [_HEX_LEAD]})
-        self._needles = Patterns({"needles": literals(part for needle in needles for part in needle.squeezed)})
-        odd = [part for needle in needles for word in needle.exact for part in (word, word[::-1])]
-        whole = [rf"(?:^|[^A-Za-z0-9]){re.escape(n.word)}[^A-Za-z0-9]" for n in needles if n.word]
-        self._exact = Patterns({"exact": [*literals(odd), *whole]})
-        self._parts = Parts([plain for needle in needles for plain in needle.plain])
+        self._hex_texts = Patterns({"hex": _TEXT_IN_HEX}, rare=True)
+        self._known = known
 
     def _patterns_of(self, scans: Sequence[str], tokens: Sequence[str]) -> None:
         """Put patterns together so that they cost the least: those with a literal at their beginning, and the others.
@@ -98,6 +106,7 @@ class Sieve:
             self._personal,
             self._hex,
             self._hex_leads,
+            self._hex_texts,
         )
 
     @property
@@ -121,9 +130,8 @@ class Sieve:
         found, wrapped = self._texts(values, whole)
         if self._keys:
             keys = planes.planes_of(planes.joined([planes.keys_of(record) for record in every]))
-            found |= self._anything(keys) | self._anything(whole) | self._parts.rows(whole)
-            wrapped |= self._glued.rows(whole.folded)["run"]
-            wrapped |= self._hex.among(whole.folded, self._hex_leads.rows(whole.tight)["hex"])
+            found |= self._anything(keys) | self._anything(whole) | self._known.pieces(whole)
+            wrapped |= self._glued.rows(whole.folded)["run"] | self._hexes(whole.folded, whole.tight)
         found |= self._wrapped({row: every[row] for row in sorted(wrapped)})
         suspects = {numbers[row] for row in found}
         if self._unicode and _ESCAPED in rows.block:  # marks of rows and texts do not show in a plane
@@ -138,34 +146,32 @@ class Sieve:
         first, free = self._whole.rows(whole.folded), self._free.rows(whole.folded)
         found = first["tokens"] | first["links"] | first["unicode"] | free["links"]
         found |= self._personal.among(whole.folded, first["pii"] | free["pii"])
-        glued = self._glued.rows(values.folded.replace(_TEXT, b""))
-        found |= glued["tokens"] | self._hidden(whole) | self._parts.rows(values)
-        found |= self._needles.rows(values.tight.replace(_TEXT, b""))["needles"] if self._needles else set()
-        found |= self._odd(whole.text) | self._odd(values.text.replace(_TEXT, b"")) if self._exact else set()
+        texts, tight = values.folded.replace(_TEXT, b""), values.tight.replace(_TEXT, b"")
+        glued = self._glued.rows(texts)
+        if hidden := planes.rows_with(texts, planes.HIDDEN):
+            found |= self._glued.among(planes.unhidden(texts), hidden)
+        found |= glued["tokens"] | self._hidden(whole) | self._known.over(values, whole, tight)
         if self._unicode and whole.deceives:
             found |= self._characters.rows(whole.text)["unicode"]
-        hexes = self._hex.among(whole.folded, self._hex_leads.rows(values.tight)["hex"])
-        return found, first["encoded"] | glued["run"] | hexes
+        encoded = first["encoded"] if whole is values else first["encoded"] | self._whole.rows(values.folded)["encoded"]
+        return found, encoded | glued["run"] | self._hexes(texts, tight)
+
+    def _hexes(self, folded: bytes, tight: bytes) -> set[int]:
+        """Return the rows in which bytes are written as numbers that could be text, or short enough to be a value."""
+        leads: Collection[int] = self._hex_leads.rows(folded)["hex"]
+        if not self._known.short:
+            leads = self._hex_texts.among(tight, leads)
+        return self._hex.among(folded, leads)
 
     def _hidden(self, whole: Planes) -> set[int]:
-        found = planes.rows_with(whole.folded, planes.MANY)
-        if planes.HIDDEN in whole.folded:
-            plain = planes.unhidden(whole.folded)
-            found |= self._tokens.rows(plain)["tokens"] | self._values(plain, whole.text)
-        return found
-
-    def _values(self, folded: bytes, text: bytes) -> set[int]:
-        """Return the rows in which a value of the run stands."""
-        found = self._odd(text) if self._exact else set()
-        return found | (self._needles.rows(planes.squeezed(folded))["needles"] if self._needles else set())
-
-    def _odd(self, text: bytes) -> set[int]:
-        """Return the rows with a value that is looked for as it is: a short one, or one of punctuation."""
-        return set(self._exact.rows(text)["exact"])
+        """Return the rows with a character that stands for several, or a token around one that is not seen."""
+        hidden = planes.rows_with(whole.folded, planes.HIDDEN)
+        tokens = self._tokens.among(planes.unhidden(whole.folded), hidden) if hidden else set()
+        return tokens | planes.rows_with(whole.folded, planes.MANY)
 
     def _anything(self, plane: Planes) -> set[int]:
         """Return the rows in which a token or a value stands, as it is."""
-        return self._tokens.rows(plane.folded)["tokens"] | self._hidden(plane) | self._values(plane.folded, plane.text)
+        return self._tokens.rows(plane.folded)["tokens"] | self._hidden(plane) | self._known.within(plane)
 
     def _wrapped(self, candidates: Mapping[int, Mapping[str, object]]) -> set[int]:
         """Return the rows in which something is found that was encoded, or that unwraps for too long."""
