@@ -6,7 +6,7 @@ it, is no `failure` that could be tried again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -146,14 +146,16 @@ async def _stream(
     out = web.StreamResponse(headers=STREAMED)
     call.events = [] if call.keeps else None
     try:
-        await out.prepare(http)
+        await _told(out.prepare(http))
         async for passed in _judged(response, judge, call):
-            if call.events is not None and passed:
+            if not passed:
+                continue
+            if call.events is not None:
                 call.events.append(passed)
-            await send(out, passed)
+            await _told(out.write(passed))
         if call.broken is not None:
-            await send(out, cut(call.broken, call.form))
-        await out.write_eof()
+            await _told(out.write(cut(call.broken, call.form)))
+        await _told(out.write_eof())
     finally:
         call.model, call.usage = judge.model, judge.charge()
     return out
@@ -170,13 +172,13 @@ async def play(http: web.BaseRequest, call: Call, taken: Taken) -> web.StreamRes
             raise refused or failed("the recorded agent did not wait for its answer")
         return web.Response(body=taken.body.encode(), content_type="application/json")
     out = web.StreamResponse(headers=STREAMED)
-    await out.prepare(http)
+    await _told(out.prepare(http))
     for event in taken.events:
-        await send(out, event.encode())
+        await _told(out.write(event.encode()))
     if refused is not None:
         call.broken = refused
-        await send(out, cut(refused, call.form))
-    await out.write_eof()
+        await _told(out.write(cut(refused, call.form)))
+    await _told(out.write_eof())
     return out
 
 
@@ -192,11 +194,10 @@ async def _judged(response: aiohttp.ClientResponse, judge: StreamJudge, call: Ca
         call.broken = failed(f"the provider broke off: {type(error).__name__}")
 
 
-async def send(out: web.StreamResponse, data: bytes) -> None:
-    """Write to the agent; raise `ConnectionAbortedError` when it is gone, which is no failure of the provider's."""
+async def _told(sending: Awaitable[object]) -> None:
+    """Send to the agent; raise `ConnectionAbortedError` when it is gone, which is no failure of the provider's."""
     try:
-        if data:
-            await out.write(data)
+        await sending
     except (aiohttp.ClientError, ConnectionError) as error:
         raise ConnectionAbortedError from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sqlite3
 from collections.abc import Awaitable
 from contextlib import closing
@@ -85,6 +86,38 @@ def test_trap_8_row_34_a_disconnect_ends_the_call_upstream_and_is_charged(root: 
             assert attrs["gen_ai.usage.input_tokens"] > len(json.dumps(USER))
             assert s.spent().usd_nanos == attrs["casemate.cost.usd_nanos"] > 0
             assert s.log.denied == []
+
+    run(scenario())
+
+
+def test_an_agent_that_hangs_up_after_the_last_event_is_no_failure_of_the_provider(root: Path) -> None:
+    agent = socket.socket(socket.AF_UNIX)
+    agent.setblocking(False)
+
+    async def ending_as_it_leaves(provider: Provider, request: web.BaseRequest) -> web.StreamResponse:
+        out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await out.prepare(request)
+        await out.write(chunk(provider, {"content": "abc"}) + b"data: [DONE]\n\n")
+        await provider.release.wait()
+        await out.write_eof()
+        agent.close()  # the proxy sees both in one turn of its loop, and the end of the stream first
+        return out
+
+    async def scenario() -> None:
+        async with setting(root, ending_as_it_leaves) as s:
+            body = json.dumps({"model": "teacher", "messages": USER, "stream": True}).encode()
+            loop, said = asyncio.get_running_loop(), b""
+            await loop.sock_connect(agent, str(root / "doors" / "work" / "llm.sock"))
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            await loop.sock_sendall(agent, head + body)
+            while b"[DONE]" not in said:
+                said += await loop.sock_recv(agent, 4096)
+            s.provider.release.set()
+            while not s.log.named("llm.settled"):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            assert "error.type" not in s.log.named("llm.settled")[0]["attrs"]
+            assert [line["event"] for line in s.log.lines] == ["llm.decided", "llm.settled"]
 
     run(scenario())
 
