@@ -1,6 +1,7 @@
 """`python -m tests.rooms [TESTS…]`: the tests of what ships in images, in one that has all of it, without a network.
 
-`python -m tests.rooms run MODULE [ARGUMENTS…]` runs a program of the tests there, the fuzzer of the doors for one.
+`python -m tests.rooms run MODULE [ARGUMENTS…]` runs a program of the tests there, the fuzzer of the doors for one, with
+as much memory as customs has in a run.
 
 The checkout travels into the container as a tar stream, so that the engine may be anywhere.
 """
@@ -19,6 +20,7 @@ from sandbox.engine.images import ROOMTEST, build_all
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("proxy", "gateway")
+MEMORY = "1024m"
 UNPACK = (
     "set -e; mkdir /tmp/src; tar -x -C /tmp/src; cd /opt/app;"
     " find . '(' -name '*.so' -o -path '*/prepared/*' ')' -exec cp --parents {} /tmp/src ';';"
@@ -47,14 +49,14 @@ def main() -> int:
     """Run them; return pytest's exit code."""
     engine = connect()
     build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
-    words = sys.argv[1:]
+    words, limits = sys.argv[1:], list[str]()
     if words[:1] == ["run"]:
-        task = f" exec python3 -m {shlex.join(words[1:])}"
+        task, limits = f" exec python3 -m {shlex.join(words[1:])}", ["--memory", MEMORY, "--memory-swap", MEMORY]
     else:
         task = TESTS.format(rooms=" ".join(ROOMS), tests=shlex.join(words or [f"tests/{room}" for room in ROOMS]))
     command = ["docker", "run", "--rm", "-i", "--network", "none", "--user", "1000", "--cap-drop", "ALL"]
     command += ["--security-opt", "no-new-privileges", "--tmpfs", "/tmp:exec,mode=1777"]
-    command += [ROOMTEST.name, "sh", "-c", UNPACK + task]
+    command += [*limits, ROOMTEST.name, "sh", "-c", UNPACK + task]
     return subprocess.run(command, input=checkout(), check=False).returncode
 
 

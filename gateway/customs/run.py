@@ -39,24 +39,30 @@ SMALL = 4 << 20
 
 Found = tuple[Examined, int]
 """What was found in a chunk, and how many bytes its rows take."""
+Place = tuple[int, int]
+"""Where a chunk belongs in its output: its first row, and where the bytes of its rows begin."""
 
 
 class Bench:
-    """Where chunks are examined, one at a time. The rows of the last stay here until it is known where they belong."""
+    """Where chunks are examined, one at a time. The rows of the last, and their keys, stay here until it is known where
+    they belong."""
 
-    def __init__(self, examiners: Mapping[str, Examiner], spool: Spool) -> None:
-        self._examiners, self._spool, self._last = examiners, spool, ("", b"")
+    def __init__(self, examiners: Mapping[str, Examiner], spool: Spool, settled: Mapping[str, Settlement]) -> None:
+        self._examiners, self._spool, self._settled = examiners, spool, settled
+        self._last = ("", b"", b"")
 
     def work(self, chunk: Chunk) -> Found:
         """Examine a chunk."""
         examined = self._examiners[chunk.output].examine(chunk.read())
-        self._last, examined.rows = (chunk.output, examined.rows), b""
-        return examined, len(self._last[1])
+        self._last = (chunk.output, examined.rows, examined.keys)
+        size, examined.rows, examined.keys = len(examined.rows), b"", b""
+        return examined, size
 
-    def told(self, start: int) -> None:
-        """Keep its rows from `start` on."""
-        output, rows = self._last
+    def told(self, place: Place) -> None:
+        """Keep its rows where they belong."""
+        (output, rows, keys), (first, start) = self._last, place
         self._spool.keep(output, start, rows)
+        self._settled[output].keep(first, keys)
 
 
 def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None:
@@ -73,13 +79,12 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
     }
     cores = 1 if intake.size <= SMALL else len(os.sched_getaffinity(0))
     with Spool(out, outputs) as spool:
-        bench = Bench(examiners, spool)
         settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
+        bench = Bench(examiners, spool, settled)
 
-        def take(chunk: Chunk, found: Found) -> int:
+        def take(chunk: Chunk, found: Found) -> Place:
             examined, size = found
-            settled[chunk.output].add(chunk, examined)
-            return spool.add(chunk, examined, size)
+            return settled[chunk.output].add(chunk, examined), spool.add(chunk, examined, size)
 
         if cores == 1:
             alone(bench)(intake.chunks(), take)

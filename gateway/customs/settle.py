@@ -19,6 +19,7 @@ from gateway.customs.examine import KEY_BYTES, Examined
 from gateway.customs.history import SetValues
 from gateway.customs.intake import Chunk
 from gateway.customs.scan.values import Needle
+from gateway.customs.spool import write_at
 from gateway.customs.spread import Spreads
 from policies.canonical import pointer
 from policies.plan import Output
@@ -50,17 +51,22 @@ class Settlement:
         self._bytes, self._full = 0, 0
         self.rows = 0
 
-    def add(self, chunk: Chunk, examined: Examined) -> None:
-        """Take in the next chunk of the output."""
+    def keep(self, first: int, keys: bytes) -> None:
+        """Keep the keys of rows from the `first` on. Whoever examined them does, in whatever order."""
+        if self._keys is not None:
+            write_at(self._keys.fileno(), first * KEY_BYTES, keys)
+
+    def add(self, chunk: Chunk, examined: Examined) -> int:
+        """Take in the next chunk of the output; return its first row, from which on its keys are to be kept."""
+        first = self.rows
         for spread in self._spreads.across(examined.edges, self.rows):
             where = f"run-secret:{spread.name} over {len(spread.rows)} rows"
             self._late.update(dict.fromkeys(spread.rows, reason(self._mark_key, where, spread.matched, "")))
         self.values.add(examined.numbers, examined.count)
         self._refers |= {self.rows + row: names for row, names in examined.refers.items() if names}
-        if self._keys is not None:
-            self._keys.write(examined.keys)
         self._fill(chunk, examined)
         self.rows += examined.count
+        return first
 
     def _fill(self, chunk: Chunk, examined: Examined) -> None:
         """Count rows until the bytes of the output are used up."""
@@ -75,7 +81,7 @@ class Settlement:
             self._full += 1
 
     def close(self) -> None:
-        """Compare the keys, and the values with their history, when all chunks are there."""
+        """Compare the keys, and the values with their history, when all chunks are there and their keys kept."""
         if self._keys is not None:
             self._twice = _repeated(self._keys, self.rows, self._folder)
             self._keys.close()

@@ -71,10 +71,7 @@ class Spool:
 
     def keep(self, output: str, start: int, rows: bytes) -> None:
         """Write rows where they belong."""
-        left = memoryview(rows)
-        while left:
-            written = os.pwrite(self._rows[output].fileno(), left, start)
-            left, start = left[written:], start + written
+        write_at(self._rows[output].fileno(), start, rows)
 
     def add(self, chunk: Chunk, examined: Examined, size: int) -> int:
         """Append a chunk, with what was found; return where its rows, of `size` bytes, are to be kept."""
@@ -111,3 +108,11 @@ class Spool:
             if not chunk.names.set:
                 found = _reasons.decode(notes) if notes else {}
                 yield chunk, {row for row, reasons in found.items() if fatal(reasons)}
+
+
+def write_at(file: int, at: int, data: bytes) -> None:
+    """Write all of `data` into a file from `at` on; raises `OSError`. Several processes may, in places of their own."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file, left, at)
+        left, at = left[written:], at + written

@@ -6,7 +6,7 @@ cdef int ESCAPED, NUMBER, WORD, ROW, ALONE, MIXED
 cdef size_t _CHARACTERS
 
 @cython.locals(
-    at_text=size_t, at_folded=size_t, at_tight=size_t, at_letters=size_t, first=bint, cell=size_t,
+    at_text=size_t, at_folded=size_t, at_glued=size_t, at_tight=size_t, at_letters=size_t, first=bint, cell=size_t,
     field=Py_ssize_t, at=size_t, end=size_t, chars=int, code=int, byte=cython.uint, shown=bytes,
     size=size_t, last=size_t, again=size_t, run=size_t, place=size_t, before=int, deceives=int,
 )
@@ -15,8 +15,8 @@ cpdef int planes(
     double[::1] numbers,
     const unsigned char[::1] folds, const unsigned char[::1] others, const unsigned char[::1] kinds,
     const unsigned char[::1] tights,
-    const int32_t[:, ::1] lengths, unsigned char[::1] text, unsigned char[::1] folded, unsigned char[::1] tight,
-    unsigned char[::1] letters, int64_t[::1] sizes,
+    const int32_t[:, ::1] lengths, unsigned char[::1] text, unsigned char[::1] folded, unsigned char[::1] glued,
+    unsigned char[::1] tight, unsigned char[::1] letters, int64_t[::1] sizes,
 ) except -2
 
 @cython.locals(count=Py_ssize_t, place=Py_ssize_t, start=Py_ssize_t, code=Py_ssize_t)

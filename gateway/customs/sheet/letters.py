@@ -1,7 +1,7 @@
 """The texts of a chunk as bytes that can be searched at once. Compiled; see `letters.pxd` for the types.
 
-Each is written in one pass over the texts in several ways (see `sieve.planes`): as they are, folded to ASCII, squeezed
-to letters and digits; and as letters alone, by which probes are compared.
+Each is written in one pass over the texts in several ways (see `sieve.planes`): as they are, folded to ASCII, the same
+glued together, squeezed to letters and digits; and as letters alone, by which probes are compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHARACTERS: Final = 0x110000
 def planes(  # noqa: C901 - one loop over characters
     data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers,
     folds: Bytes, others: Bytes, kinds: Bytes, tights: Bytes, lengths: Numbers,
-    text: Room, folded: Room, tight: Room, letters: Room, sizes: Numbers,
+    text: Room, folded: Room, glued: Room, tight: Room, letters: Room, sizes: Numbers,
 ) -> int:  # fmt: skip
     """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual.
 
@@ -41,7 +41,7 @@ def planes(  # noqa: C901 - one loop over characters
     characters of a text of each field. Where a value lies in `text` and in `tight` is noted beside where it lies in
     `data`; the number of a text is how many characters it has. `source` is the data, too: what is read from.
     """
-    at_text = at_folded = at_tight = at_letters = 0
+    at_text = at_folded = at_glued = at_tight = at_letters = 0
     if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(kinds) < _CHARACTERS or len(tights) < 256:
         raise IndexError
     first = True
@@ -49,19 +49,19 @@ def planes(  # noqa: C901 - one loop over characters
     for cell in range(count):
         field = found[cell, 0]
         if field < 0:
-            text[at_text] = folded[at_folded] = tight[at_tight] = letters[at_letters] = ROW
+            text[at_text] = folded[at_folded] = glued[at_glued] = tight[at_tight] = letters[at_letters] = ROW
             at_text += 1
             at_folded += 1
+            at_glued += 1
             at_tight += 1
             at_letters += 1
             first = True
             found[cell, 6] = found[cell, 7] = at_tight
             continue
         if not first:
-            text[at_text] = folded[at_folded] = tight[at_tight] = 0
+            text[at_text] = folded[at_folded] = 0
             at_text += 1
             at_folded += 1
-            at_tight += 1
         first = False
         found[cell, 4] = at_text
         found[cell, 6] = at_tight
@@ -75,7 +75,7 @@ def planes(  # noqa: C901 - one loop over characters
         size = end - at
         if end > len(source) or at_text + size > len(text) or at_folded + size > len(folded):
             raise IndexError
-        if at_tight + size > len(tight) or at_letters + size > len(letters):
+        if at_glued + size > len(glued) or at_tight + size > len(tight) or at_letters + size > len(letters):
             raise IndexError
         chars = before = 0
         again = at
@@ -89,6 +89,8 @@ def planes(  # noqa: C901 - one loop over characters
                             text[at_text + place] = source[at + place]
                         for place in range(run):
                             folded[at_folded + place] = source[at + place]
+                        for place in range(run):
+                            glued[at_glued + place] = source[at + place]
                         size = at_tight
                         for place in range(run):
                             byte = tights[source[at + place]]
@@ -100,6 +102,7 @@ def planes(  # noqa: C901 - one loop over characters
                         at_letters += size
                         at_text += run
                         at_folded += run
+                        at_glued += run
                         chars += run
                         at += run
                         continue
@@ -109,8 +112,9 @@ def planes(  # noqa: C901 - one loop over characters
                 if byte < 128 and byte != 92:
                     text[at_text] = byte
                     at_text += 1
-                    folded[at_folded] = byte
+                    folded[at_folded] = glued[at_glued] = byte
                     at_folded += 1
+                    at_glued += 1
                     byte = tights[byte]
                     tight[at_tight] = byte
                     letters[at_letters] = byte
@@ -141,8 +145,9 @@ def planes(  # noqa: C901 - one loop over characters
                 if at < end and source[at] < 128:
                     deceives |= before | kinds[source[at]] == MIXED
                 byte = folds[code]
-                folded[at_folded] = byte
+                folded[at_folded] = glued[at_glued] = byte
                 at_folded += 1
+                at_glued += 1
                 byte = tights[byte]
                 tight[at_tight] = byte
                 at_tight += byte != 0
@@ -159,8 +164,9 @@ def planes(  # noqa: C901 - one loop over characters
                 return -1
     sizes[0] = at_text
     sizes[1] = at_folded
-    sizes[2] = at_tight
-    sizes[3] = at_letters
+    sizes[2] = at_glued
+    sizes[3] = at_tight
+    sizes[4] = at_letters
     return deceives
 
 

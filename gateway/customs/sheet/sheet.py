@@ -86,7 +86,7 @@ class Reader:
         made = self._planes_of(what) if cells >= 0 else None
         if made is None:
             return None
-        (text, folded, tight, compared), deceives = made
+        (text, folded, glued, tight, compared), deceives = made
         if not all(lines.fits(text, found, cells, field, *words) for field, words in self._words.items()):
             return None
         places = _int32([-1] * len(form.names))
@@ -95,7 +95,7 @@ class Reader:
         return Sheet(
             block=bytes(self._out[:size]),
             records=Records(data, listed[listed[:, _FIELD] < 0, _START]),
-            planes=Planes(text, folded, tight, listed[:, _TIGHT:], deceives),
+            planes=Planes(text, folded, glued, tight, listed[:, _TIGHT:], deceives),
             letters=compared,
             cells=(data, listed, self._numbers),
             names=form.names,
@@ -103,10 +103,10 @@ class Reader:
         )
 
     def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[Sequence[bytes], bool] | None:
-        sizes = np.zeros(4, dtype=np.int64)
+        sizes = np.zeros(len(self._room_for), dtype=np.int64)
         tables = (memoryview(planes.ascii_of()), self._others, unicode.kinds(), _tight(), self._lengths)
-        one, two, three, four = self._room_for
-        deceives = letters.planes(what[0], *what, *tables, one, two, three, four, memoryview(sizes))
+        one, two, three, four, five = self._room_for
+        deceives = letters.planes(what[0], *what, *tables, one, two, three, four, five, memoryview(sizes))
         if deceives < 0:
             return None
         return [bytes(one[:end]) for one, end in zip(self._room_for, sizes.tolist(), strict=True)], deceives > 0
@@ -117,7 +117,7 @@ class Reader:
             self._room = room = size + (size >> 1) + 64
             self._found = np.empty((room, _NOTES), dtype=np.int32)
             self._numbers = memoryview(np.empty(room, dtype=np.float64))
-            self._room_for = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(4)]
+            self._room_for = [memoryview(np.empty(room, dtype=np.uint8)) for _ in range(5)]
             self._out = memoryview(np.empty(room + len(self._form.names), dtype=np.uint8))  # columns have marks
 
 

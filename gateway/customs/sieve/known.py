@@ -29,16 +29,13 @@ class Known:
         self.short = bool(self._exact)
         """Whether any is shorter than eight letters and digits."""
 
-    def over(self, values: Planes, whole: Planes, tight: bytes) -> set[int]:
-        """Return the rows of texts in which a value stands.
-
-        `values`: the planes without keys, `whole`: with them; `tight`: the squeezed plane of values, glued.
-        """
+    def over(self, values: Planes, whole: Planes) -> set[int]:
+        """Return the rows of texts in which a value stands. `values`: the planes without keys, `whole`: with them."""
         found = self._parts.rows(values) | self._wide_in(values.text)
         if whole is not values:
             found |= self._wide_in(whole.text)
         if self._squeezed:
-            found |= _rows(self._squeezed, tight)
+            found |= _rows(self._squeezed, values.tight)
         if self._exact:
             found |= _rows(self._exact, whole.text) | _rows(self._exact, values.text.replace(_TEXT, b""))
         return found

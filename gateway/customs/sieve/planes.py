@@ -38,13 +38,14 @@ _values = methodcaller("values")
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """The plane of some rows in three forms: as UTF-8, folded, and squeezed with the marks of rows and texts.
+    """The plane of some rows in four forms: as UTF-8, folded, and without the marks of texts folded and squeezed.
 
     `places`: where texts begin and end in the last; some may be empty. `deceives`: whether any character could.
     """
 
     text: bytes
     folded: bytes
+    glued: bytes
     tight: bytes
     places: npt.NDArray[np.int32] = field(compare=False)
     deceives: bool = field(compare=False)
@@ -52,11 +53,20 @@ class Planes:
 
 def planes_of(plane: str) -> Planes:
     """Return the forms of a plane."""
-    likeness = folded(plane)
-    tight = squeezed(unhidden(likeness), keep=(ROW + TEXT).encode())
-    marks = np.flatnonzero(np.frombuffer(tight, dtype=np.uint8) < ord("0"))
-    places = np.column_stack((np.concatenate(([0], marks + 1))[:-1], marks)).astype(np.int32)
-    return Planes(plane.encode("utf-8", "replace"), likeness, tight, places, not plane.isascii())
+    likeness, mark = folded(plane), TEXT.encode()
+    apart = squeezed(unhidden(likeness), keep=(ROW + TEXT).encode())
+    codes = np.frombuffer(apart, dtype=np.uint8)
+    marks = np.flatnonzero(codes < ord("0"))
+    sizes, rows = np.diff(marks, prepend=-1) - 1, codes[marks] == ord(ROW)
+    stops = np.cumsum(sizes + rows) - rows
+    return Planes(
+        text=plane.encode("utf-8", "replace"),
+        folded=likeness,
+        glued=likeness.replace(mark, b""),
+        tight=apart.replace(mark, b""),
+        places=np.column_stack((stops - sizes, stops)).astype(np.int32),
+        deceives=not plane.isascii(),
+    )
 
 
 def values_of(record: Mapping[str, object]) -> str:

@@ -44,7 +44,6 @@ _ENCODED: Final = (
 """What begins to be encoded in one text and ends in another is encoded all the same."""
 _CONTROLS: Final = r"[\x01-\x08\x0b\x0c\x0e-\x1d\x1f\x7f]"
 _ESCAPED: Final = b"\\u00"
-_TEXT: Final = planes.TEXT.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +145,14 @@ class Sieve:
         first, free = self._whole.rows(whole.folded), self._free.rows(whole.folded)
         found = first["tokens"] | first["links"] | first["unicode"] | free["links"]
         found |= self._personal.among(whole.folded, first["pii"] | free["pii"])
-        texts, tight = values.folded.replace(_TEXT, b""), values.tight.replace(_TEXT, b"")
-        glued = self._glued.rows(texts)
-        if hidden := planes.rows_with(texts, planes.HIDDEN):
-            found |= self._glued.among(planes.unhidden(texts), hidden)
-        found |= glued["tokens"] | self._hidden(whole) | self._known.over(values, whole, tight)
+        glued = self._glued.rows(values.glued)
+        if hidden := planes.rows_with(values.glued, planes.HIDDEN):
+            found |= self._glued.among(planes.unhidden(values.glued), hidden)
+        found |= glued["tokens"] | self._hidden(whole) | self._known.over(values, whole)
         if self._unicode and whole.deceives:
             found |= self._characters.rows(whole.text)["unicode"]
         encoded = first["encoded"] if whole is values else first["encoded"] | self._whole.rows(values.folded)["encoded"]
-        return found, encoded | glued["run"] | self._hexes(texts, tight)
+        return found, encoded | glued["run"] | self._hexes(values.glued, values.tight)
 
     def _hexes(self, folded: bytes, tight: bytes) -> set[int]:
         """Return the rows in which bytes are written as numbers that could be text, or short enough to be a value."""
