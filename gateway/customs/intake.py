@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,8 @@ class Intake:
     """Everything that the event log vouches for."""
 
     def __init__(self, folder: Path, facts: Mapping[str, str], outputs: Mapping[str, Output]) -> None:
-        """Verify every line and every file; raise CSM-W007 for what is not as the log has it. Nothing is judged yet."""
-        self._folder, self._buffers = folder, expected(facts, folder)
+        """Verify every line, and that every file is there; raise CSM-W007 for what is not as the log has it."""
+        self._folder, self._facts, self._buffers = folder, facts, expected(facts, folder)
         self.size = 0
         for stage, row in self._rows():
             if row.output not in outputs:
@@ -81,12 +81,16 @@ class Intake:
             self.size += len(row.record)
             if row.file is not None:
                 path = self._path(row.id)
-                if f"set/{row.id}" not in facts or _digest(path, stage) != facts[f"set/{row.id}"]:
-                    raise broken(stage, f"the file of {row.id} is not the one that the event log has")
+                if f"set/{row.id}" not in facts or path.is_symlink() or not path.is_file():
+                    raise broken(stage, f"the file of {row.id} is missing, or the event log does not vouch for it")
                 self.size += path.stat().st_size
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield all rows. Those of one output come in the order in which they were proposed."""
+        """Yield all rows. Those of one output come in the order in which they were proposed.
+
+        Raises CSM-W007 at the end of a file that is not the one that the log has. Until all have come without that,
+        nothing may be done with any.
+        """
         for stage, last in self._buffers.items():
             waiting: dict[str, _Waiting] = {}
             for row in rows(self._folder / f"{stage}.jsonl", stage, last):
@@ -111,8 +115,11 @@ class Intake:
         return self._folder / SETS / f"{proposal}.jsonl"
 
     def _set(self, row: Row, stage: str) -> Iterator[Chunk]:
-        for lines in _slices(self._path(row.id)):
+        seen = hashlib.sha256()
+        for lines in _slices(self._path(row.id), seen.update):
             yield Chunk(row.output, stage, Names(set=row.id), lines)
+        if f"sha256:{seen.hexdigest()}" != self._facts[f"set/{row.id}"]:
+            raise broken(stage, f"the file of {row.id} is not the one that the event log has")
 
 
 class _Waiting:
@@ -128,12 +135,17 @@ def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
             yield Chunk(output, stage, Names(ids=mine.ids), b"\n".join(mine.lines))
 
 
-def _slices(path: Path) -> Iterator[bytes | Slice]:
-    """Yield the parts of a file; a line beyond `MAX_RECORD` comes as `TOO_LONG`, if its part would be too large."""
+def _slices(path: Path, see: Callable[[bytes], object]) -> Iterator[bytes | Slice]:
+    """Yield the parts of a file; a line beyond `MAX_RECORD` comes as `TOO_LONG`, if its part would be too large.
+
+    `see` is given every byte, in order: a part is read twice then, but only once from the disk.
+    """
     with path.open("rb", buffering=0) as file:
         number, size, start = file.fileno(), path.stat().st_size, 0
         while start < size:
             end = _next_line(number, min(start + CHUNK_BYTES, size), size)
+            for at in range(start, end, CHUNK_BYTES):
+                see(os.pread(number, min(CHUNK_BYTES, end - at), at))
             if end - start <= CHUNK_BYTES + MAX_RECORD:
                 yield Slice(path, start, end - start)
             else:
@@ -152,10 +164,3 @@ def _next_line(number: int, at: int, size: int) -> int:
             return at + found + 1
         at += _STEP
     return size
-
-
-def _digest(path: Path, stage: str) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise broken(stage, "a file of records is missing")
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -1,6 +1,6 @@
-"""The order of customs. Nothing is written before everything that was proposed has been verified.
+"""The order of customs. Nothing is settled before everything that was proposed has been verified.
 
-1. verify - every line of every buffer, and every file, against the digests that the event log has;
+1. verify - every line of every buffer against the digests that the event log has, and every file while it is read;
 2. examine - every row by its output's checks, over all cores; rows and reasons go to files, not to memory;
 3. settle - what only all rows of an output together show;
 4. apply - verdicts, quarantine, the accepted rows, and those that wait for a person; events of what was rejected;

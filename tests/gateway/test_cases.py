@@ -10,6 +10,7 @@ import msgspec
 import orjson
 import pytest
 
+from gateway.customs.run import SMALL
 from policies.canonical import digest
 from policies.plan import Output
 from tests.gateway.judged import Judged, judge_file
@@ -104,4 +105,18 @@ def test_a_file_that_is_not_the_one_of_the_log_is_refused(tmp_path: Path) -> Non
     assert set_of(tmp_path / "a", good).declaration().accepted == {"samples": 1}
     for number, facts in enumerate(({"set/draft-0": digest(b'{"n":1}\n')}, {})):
         judged = set_of(tmp_path / str(number), [b'{"n":2}'], vouched=facts)
-        assert (judged.code, judged.error[:8]) == (2, "CSM-W007")
+        assert (judged.code, judged.error[:8], list(judged.out.iterdir())) == (2, "CSM-W007", [])
+
+
+def test_a_file_that_many_judge_and_that_differs_in_its_end_is_refused_whole(tmp_path: Path) -> None:
+    many = [b'{"n":%d}' % number for number in range(500_000)]
+    whole = b"".join(line + b"\n" for line in many)
+    assert len(whole) > SMALL
+    assert set_of(tmp_path / "as it is", many, vouched={"set/draft-0": digest(whole)}).code == 0
+    for name, changed in (
+        ("one byte", [*many[:-1], b'{"n":499990}']),
+        ("more", [*many, b'{"n":500000}']),
+        ("less", many[:-1]),
+    ):
+        judged = set_of(tmp_path / name, changed, vouched={"set/draft-0": digest(whole)})
+        assert (judged.code, judged.error[:8], list(judged.out.iterdir()), judged.events) == (2, "CSM-W007", [], [])

@@ -15,8 +15,11 @@ from tests.gateway.kit import make_output, make_plan
 
 
 def cut(path: Path) -> list[bytes]:
-    """Return the rows of a file, as they come to who judges them."""
-    chunks = (Chunk("samples", "draft", Names(set="draft-0"), lines).read() for lines in intake._slices(path))
+    """Return the rows of a file, as they come to who judges them; every byte of it is seen."""
+    seen: list[bytes] = []
+    slices = intake._slices(path, seen.append)
+    chunks = [Chunk("samples", "draft", Names(set="draft-0"), lines).read() for lines in slices]
+    assert b"".join(seen) == path.read_bytes()
     return [line for chunk in chunks for line in chunk.split(b"\n") if line]
 
 
@@ -61,7 +64,7 @@ def test_bytes_are_counted_over_a_file_as_they_were_proposed(tmp_path: Path) -> 
 def test_a_file_that_has_become_shorter_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(b'{"n":1}\n{"n":2}\n')
-    (found,) = intake._slices(path)
+    (found,) = intake._slices(path, len)
     assert isinstance(found, intake.Slice)
     assert found.read() == b'{"n":1}\n{"n":2}\n'
     path.write_bytes(b'{"n":1}\n')
