@@ -187,7 +187,8 @@ class StandIn:
         if directory == "/":
             return
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(self.mounted(self._container(name).spec, directory), filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # 3.11.2 has none
+            tar.extractall(self.mounted(self._container(name).spec, directory))
 
     def put_files(self, name: str, directory: str, files: Mapping[str, Path]) -> None:
         self._called()

@@ -18,6 +18,7 @@ from gateway.customs.scan.plane import squeeze, texts
 from gateway.customs.scan.values import Needle
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.patterns import Patterns, literals
+from gateway.customs.sieve.planes import Plane
 
 MAX_COLUMNS = 256
 """Columns that are kept apart; the rest, of an output that allows any field, are read as one."""
@@ -53,7 +54,7 @@ class Columns(Protocol):
     def names(self) -> Sequence[str]:
         """The columns."""
 
-    def plane(self) -> bytes:
+    def plane(self) -> Plane:
         """Return the squeezed text of each, ended by the mark of a row."""
 
     def first(self, name: str, letters: int) -> list[Piece]:

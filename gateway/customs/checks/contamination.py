@@ -74,7 +74,7 @@ class Contamination:
         """Return which of some records hold a probe, and which one."""
         return self.found(letters_of(planes.plane_of(records, flat=self._flat)))
 
-    def found(self, letters: bytes) -> dict[int, str]:
+    def found(self, letters: planes.Plane) -> dict[int, str]:
         """Return which rows hold a probe, and which one. `letters`: those of a plane (see `letters_of`)."""
         places = self._places(letters)
         parts = [places[first : first + _AT_ONCE] for first in range(0, len(places), _AT_ONCE)]
@@ -86,13 +86,13 @@ class Contamination:
         # the first of a row is the last that is put down
         return {row: self._names[owner] for row, (_, owner) in zip(reversed(rows), reversed(hits), strict=True)}
 
-    def _places(self, letters: bytes) -> Places:
+    def _places(self, letters: planes.Plane) -> Places:
         """Return those of the places that are looked at where a piece of a probe could begin."""
         if self._pieces is None or len(letters) < LEAST:
             return np.zeros(0, dtype=np.int64)
         return self._pieces.among(_along(letters, PIECE, self._stride)) * self._stride
 
-    def _around(self, letters: bytes, places: Places) -> Iterator[tuple[int, int]]:
+    def _around(self, letters: planes.Plane, places: Places) -> Iterator[tuple[int, int]]:
         """Yield where windows of probes begin that hold a piece at one of the places, and whose they are."""
         for size, (known, owners) in self._windows.items():
             starts = np.unique(places[:, None] - np.arange(size - PIECE + 1))
@@ -135,7 +135,7 @@ def _hashes(parts: Iterable[Hashes]) -> Hashes:
     return made
 
 
-def _along(letters: bytes, size: int, step: int = 1) -> Hashes:
+def _along(letters: planes.Plane, size: int, step: int = 1) -> Hashes:
     """Return a hash of the `size` letters from the first place on, and from each that is a `step` further."""
     count = max(len(letters) - size + step, 0) // step
     return _hashes(np.ndarray(count, "<u8", letters, offset=part, strides=(step,)) for part in _parts(size))

@@ -2,13 +2,13 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t
 
-cdef int ESCAPED, NUMBER, WORD, ROW, ALONE, MIXED
+cdef int ESCAPED, NUMBER, WORD, ROW, ALONE, MIXED, _LETTER
 cdef size_t _CHARACTERS
 
 @cython.locals(
     at_text=size_t, at_folded=size_t, at_glued=size_t, at_tight=size_t, at_letters=size_t, first=bint, cell=size_t,
     field=Py_ssize_t, at=size_t, end=size_t, chars=int, code=int, byte=cython.uint, shown=bytes,
-    size=size_t, last=size_t, again=size_t, run=size_t, place=size_t, before=int, deceives=int,
+    size=size_t, last=size_t, again=size_t, run=size_t, place=size_t, before=int, deceives=int, odd=int,
 )
 cpdef int planes(
     const unsigned char[::1] data, const unsigned char[::1] source, int32_t[:, ::1] found, Py_ssize_t count,

@@ -24,7 +24,11 @@ MIXED: Final = 6
 """Of characters that deceive by themselves, and of two that do beside each other."""
 ROW: Final = 30
 """The mark that ends a row; texts of a row are parted by 0."""
+DECEIVES: Final = 1
+ODD: Final = 2
 _CHARACTERS: Final = 0x110000
+_LETTER: Final = 128
+"""The byte of a letter without an ASCII likeness in the folded plane; those above are odd."""
 
 
 def planes(  # noqa: C901 - one loop over characters
@@ -34,7 +38,8 @@ def planes(  # noqa: C901 - one loop over characters
 ) -> int:  # fmt: skip
     """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual.
 
-    Otherwise return whether a character could deceive: one that does by itself, or letters of two scripts side by side.
+    Otherwise return `DECEIVES` where a character could, by itself or beside one of another script; and `ODD` where one
+    is not seen, or stands for several.
 
     `folds` and `others`: the byte of each character in the folded plane and among the letters; `kinds`: see `unicode`;
     `tights`: the byte of a folded one in the squeezed plane; 0 where it is left out. `lengths`: the least and the most
@@ -45,7 +50,7 @@ def planes(  # noqa: C901 - one loop over characters
     if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(kinds) < _CHARACTERS or len(tights) < 256:
         raise IndexError
     first = True
-    deceives = 0
+    deceives = odd = 0
     for cell in range(count):
         field = found[cell, 0]
         if field < 0:
@@ -145,6 +150,7 @@ def planes(  # noqa: C901 - one loop over characters
                 if at < end and source[at] < 128:
                     deceives |= before | kinds[source[at]] == MIXED
                 byte = folds[code]
+                odd |= byte > _LETTER
                 folded[at_folded] = glued[at_glued] = byte
                 at_folded += 1
                 at_glued += 1
@@ -167,7 +173,7 @@ def planes(  # noqa: C901 - one loop over characters
     sizes[2] = at_glued
     sizes[3] = at_tight
     sizes[4] = at_letters
-    return deceives
+    return (DECEIVES if deceives else 0) | (ODD if odd else 0)
 
 
 def begun(tight: Bytes, places: Numbers, least: int, digits: Numbers, begins: Bytes, out: Numbers) -> int:

@@ -86,7 +86,7 @@ class Reader:
         made = self._planes_of(what) if cells >= 0 else None
         if made is None:
             return None
-        (text, folded, glued, tight, compared), deceives = made
+        (text, folded, glued, tight, compared), (deceives, odd) = made
         if not all(lines.fits(text, found, cells, field, *words) for field, words in self._words.items()):
             return None
         places = _int32([-1] * len(form.names))
@@ -94,22 +94,25 @@ class Reader:
         listed = self._found[:cells]
         return Sheet(
             block=bytes(self._out[:size]),
-            records=Records(data, listed[listed[:, _FIELD] < 0, _START]),
-            planes=Planes(text, folded, glued, tight, listed[:, _TIGHT:], deceives),
+            records=Records(data, listed[np.flatnonzero(listed[:, _FIELD] < 0), _START]),
+            planes=Planes(text, folded, glued, tight, listed[:, _TIGHT:], deceives, odd),
             letters=compared,
             cells=(data, listed, self._numbers),
             names=form.names,
             room=self._out,
         )
 
-    def _planes_of(self, what: tuple[bytes, memoryview, int, memoryview]) -> tuple[Sequence[bytes], bool] | None:
+    def _planes_of(
+        self, what: tuple[bytes, memoryview, int, memoryview]
+    ) -> tuple[Sequence[memoryview], tuple[bool, bool]] | None:
         sizes = np.zeros(len(self._room_for), dtype=np.int64)
         tables = (memoryview(planes.ascii_of()), self._others, unicode.kinds(), _tight(), self._lengths)
         one, two, three, four, five = self._room_for
-        deceives = letters.planes(what[0], *what, *tables, one, two, three, four, five, memoryview(sizes))
-        if deceives < 0:
+        flags = letters.planes(what[0], *what, *tables, one, two, three, four, five, memoryview(sizes))
+        if flags < 0:
             return None
-        return [bytes(one[:end]) for one, end in zip(self._room_for, sizes.tolist(), strict=True)], deceives > 0
+        made = [one[:end] for one, end in zip(self._room_for, sizes.tolist(), strict=True)]
+        return made, (bool(flags & letters.DECEIVES), bool(flags & letters.ODD))
 
     def _make_room(self, size: int) -> None:
         """Have room for what is made of so many bytes. None of it takes memory before it is used."""
@@ -123,13 +126,13 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Columns and the places of
-    texts can be had until the next is read."""
+    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Lines and records stay what
+    they are; everything else until the next is read."""
 
     block: bytes
     records: Records
     planes: Planes
-    letters: bytes
+    letters: memoryview
     cells: tuple[bytes, npt.NDArray[np.int32], memoryview]
     names: Sequence[str]
     room: memoryview
@@ -139,12 +142,12 @@ class Sheet:
         """The canonical lines."""
         return self.block.split(b"\n")[:-1]
 
-    def plane(self) -> bytes:
-        """Return the squeezed text of each column, ended by the mark of a row."""
+    def plane(self) -> memoryview:
+        """Return the squeezed text of each column, ended by the mark of a row; until the next is asked for."""
         _, found, _ = self.cells
         ends = memoryview(np.zeros(len(self.names) + 1, dtype=np.int64))
         size = down.columns(memoryview(found), len(found), self.planes.tight, ends, self.room)
-        return bytes(self.room[:size])
+        return self.room[:size]
 
     def first(self, name: str, letters: int) -> list[Piece]:
         """Return the first texts of a column, until they have so many letters."""
@@ -163,7 +166,7 @@ class Sheet:
 
     def _pieces(self, places: npt.NDArray[np.int32]) -> list[Piece]:
         tight = self.planes.tight
-        return [(row, tight[start:end]) for row, start, end in places.tolist()]
+        return [(row, bytes(tight[start:end])) for row, start, end in places.tolist()]
 
     def lines_of(self, names: Sequence[str]) -> bytes:
         """Return the values of a field as JSON, or of several as lists: a line for each row that has them."""
@@ -175,15 +178,16 @@ class Sheet:
     def measured(self, name: str, measure: Measure, without: Collection[int]) -> Column:
         """Return what is measured of a field, of the rows that have it, `without` some (see `history`)."""
         _, found, numbers = self.cells
-        here, kind = found[:, _FIELD] == self.names.index(name), found[:, _KIND]
-        good = ~np.isin(np.cumsum(found[:, _FIELD] < 0), list(without)) if without else np.True_
+        here = np.flatnonzero(found[:, _FIELD] == self.names.index(name))
+        good = np.ones(len(here), dtype=np.bool_)
+        if without:
+            good = ~np.isin(np.searchsorted(np.flatnonzero(found[:, _FIELD] < 0), here), list(without))
         if measure == "share":
             values = _read(b"[" + self.lines_of([name]).rstrip().replace(b"\n", b",") + b"]")
-            kept = (here & good)[here].tolist()
-            return [str(value) for value, good in zip(values, kept, strict=True) if good and value is not None]
-        few = lines.NUMBERS if measure == "value" else lines.TEXTS
-        wanted = here & good & (kind >= few[0]) & (kind <= few[-1])
-        column: npt.NDArray[np.float64] = np.asarray(numbers)[: len(found)][wanted]
+            kept = zip(values, good.tolist(), strict=True)
+            return [str(value) for value, good in kept if good and value is not None]
+        few, kind = lines.NUMBERS if measure == "value" else lines.TEXTS, found[here, _KIND]
+        column: npt.NDArray[np.float64] = np.asarray(numbers)[here[good & (kind >= few[0]) & (kind <= few[-1])]]
         return column
 
 

@@ -10,7 +10,7 @@ from gateway.customs.scan.values import Needle, pieces
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.parts import Parts
 from gateway.customs.sieve.patterns import Patterns, literals
-from gateway.customs.sieve.planes import Planes
+from gateway.customs.sieve.planes import Plane, Planes
 
 _TEXT = planes.TEXT.encode()
 
@@ -37,7 +37,7 @@ class Known:
         if self._squeezed:
             found |= _rows(self._squeezed, values.tight)
         if self._exact:
-            found |= _rows(self._exact, whole.text) | _rows(self._exact, values.text.replace(_TEXT, b""))
+            found |= _rows(self._exact, whole.text) | _rows(self._exact, bytes(values.text).replace(_TEXT, b""))
         return found
 
     def within(self, plane: Planes) -> set[int]:
@@ -51,9 +51,9 @@ class Known:
         """Return the rows that hold pieces of a value."""
         return self._parts.rows(plane)
 
-    def _wide_in(self, text: bytes) -> set[int]:
+    def _wide_in(self, plane: Plane) -> set[int]:
         """Return the rows in which one stands that is not: texts are compared as checks compare them."""
-        if not self._wide or text.isascii():
+        if not self._wide or (text := bytes(plane)).isascii():
             return set()
         rows = text.decode().split(planes.ROW)
         return {number for number, row in enumerate(rows) if not row.isascii() and self._stands(row)}
@@ -64,5 +64,5 @@ class Known:
         return any(any(part in whole for part in n.squeezed) or pieces(n, squeezed) for n in self._wide)
 
 
-def _rows(patterns: Patterns, plane: bytes) -> set[int]:
+def _rows(patterns: Patterns, plane: Plane) -> set[int]:
     return set(patterns.rows(plane)[""])

@@ -48,7 +48,7 @@ class Parts:
         likely = np.empty(len(places), dtype=np.int32)
         count = begun(tight, places, PIECE, _DIGITS, memoryview(self._begins), likely)
         few = places[likely[:count]].tolist()
-        ends = [end for start, end in few if self._has(tight[start:end])]
+        ends = [end for start, end in few if self._has(bytes(tight[start:end]))]
         if len(ends) < 2:
             return set()
         numbers, counts = np.unique(np.searchsorted(planes.ends(tight), ends), return_counts=True)

@@ -52,17 +52,17 @@ class Patterns:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    def rows(self, plane: bytes, mark: bytes = planes.ROW.encode()) -> Mapping[str, set[int]]:
+    def rows(self, plane: planes.Plane, mark: bytes = planes.ROW.encode()) -> Mapping[str, set[int]]:
         """Return the rows of a plane, each ended by a mark, in which a pattern of a group matches, by group."""
         ends: defaultdict[int, list[int]] = defaultdict(list)
         if self._names:
-            self._database.scan(plane, match_event_handler=_keep, context=ends)
+            self._database.scan(plane, match_event_handler=_keep, context=ends)  # type: ignore[type-var]
         found: defaultdict[str, set[int]] = defaultdict(set)
         for number, places in ends.items():
             found[self._names[number]] |= planes.rows_at(plane, places, mark)
         return found
 
-    def among(self, plane: bytes, rows: Collection[int]) -> set[int]:
+    def among(self, plane: planes.Plane, rows: Collection[int]) -> set[int]:
         """Return those of some rows of a plane in which a pattern matches."""
         if not rows:
             return set()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from operator import methodcaller
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ ROW, TEXT = "\x1e", "\0"
 OTHER, HIDDEN, MANY = 0x80, 0x81, 0x82
 """A letter without an ASCII likeness; a character that is not seen; one that stands for several."""
 CHARACTERS = 0x110000
+Plane: TypeAlias = "bytes | memoryview[int]"
+"""Bytes, or a part of a room in which others are written later."""
 ASCII = "ascii"
 """The name of the table of what they look like."""
 _LOOKED_AT = (range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000), range(0xE0000, 0xE1000))
@@ -40,15 +43,17 @@ _values = methodcaller("values")
 class Planes:
     """The plane of some rows in four forms: as UTF-8, folded, and without the marks of texts folded and squeezed.
 
-    `places`: where texts begin and end in the last; some may be empty. `deceives`: whether any character could.
+    `places`: where texts begin and end in the last; some may be empty. `deceives`: whether any character could;
+    `odd`: whether any is `HIDDEN` or `MANY`.
     """
 
-    text: bytes
-    folded: bytes
-    glued: bytes
-    tight: bytes
+    text: Plane
+    folded: Plane
+    glued: Plane
+    tight: Plane
     places: npt.NDArray[np.int32] = field(compare=False)
     deceives: bool = field(compare=False)
+    odd: bool
 
 
 def planes_of(plane: str) -> Planes:
@@ -66,6 +71,7 @@ def planes_of(plane: str) -> Planes:
         tight=apart.replace(mark, b""),
         places=np.column_stack((stops - sizes, stops)).astype(np.int32),
         deceives=not plane.isascii(),
+        odd=HIDDEN in likeness or MANY in likeness,
     )
 
 
@@ -112,19 +118,19 @@ def folded(plane: str) -> bytes:
     return ascii_of().take(codes.astype(np.int64)).tobytes()  # as it would take any others, but at half the speed
 
 
-def rows_with(plane: bytes, code: int) -> set[int]:
+def rows_with(plane: Plane, code: int) -> set[int]:
     """Return the rows of a plane in which a byte occurs."""
-    return rows_at(plane, np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == code)) if code in plane else set()
+    return rows_at(plane, np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == code))
 
 
-def unhidden(plane: bytes) -> bytes:
+def unhidden(plane: Plane) -> bytes:
     """Return a folded plane without the characters that are not seen."""
-    return plane.replace(bytes([HIDDEN]), b"")
+    return bytes(plane).replace(bytes([HIDDEN]), b"")
 
 
-def squeezed(plane: bytes, keep: bytes = ROW.encode()) -> bytes:
+def squeezed(plane: Plane, keep: bytes = ROW.encode()) -> bytes:
     """Return only the letters and digits of a folded plane, in lower case, and the marks to `keep`."""
-    return plane.translate(_LOWER, _all_but(keep))
+    return bytes(plane).translate(_LOWER, _all_but(keep))
 
 
 @cache
@@ -132,7 +138,7 @@ def _all_but(keep: bytes) -> bytes:
     return bytes(code for code in range(256) if code not in _ALNUM + keep)
 
 
-def rows_at(plane: bytes, places: Sequence[int] | npt.NDArray[np.int64], mark: bytes = ROW.encode()) -> set[int]:
+def rows_at(plane: Plane, places: Sequence[int] | npt.NDArray[np.int64], mark: bytes = ROW.encode()) -> set[int]:
     """Return the rows, each ended by a mark, in which the (byte) places of a plane are."""
     if not len(places):
         return set()
@@ -140,12 +146,12 @@ def rows_at(plane: bytes, places: Sequence[int] | npt.NDArray[np.int64], mark: b
     return set(np.searchsorted(ends(plane, mark), wanted).tolist())
 
 
-def only(plane: bytes, rows: Sequence[int], ends: npt.NDArray[np.int64]) -> bytes:
+def only(plane: Plane, rows: Sequence[int], ends: npt.NDArray[np.int64]) -> bytes:
     """Return the plane of some rows of another, whose rows have these `ends`."""
     return b"".join(plane[ends[row - 1] + 1 if row else 0 : ends[row] + 1] for row in rows)
 
 
-def ends(plane: bytes, mark: bytes = ROW.encode()) -> npt.NDArray[np.int64]:
+def ends(plane: Plane, mark: bytes = ROW.encode()) -> npt.NDArray[np.int64]:
     """Return where the rows of a plane end."""
     return np.flatnonzero(np.frombuffer(plane, dtype=np.uint8) == ord(mark))
 

@@ -16,7 +16,7 @@ from gateway.customs.sieve import planes
 from gateway.customs.sieve.decode import Rows
 from gateway.customs.sieve.known import Known
 from gateway.customs.sieve.patterns import Patterns
-from gateway.customs.sieve.planes import Planes
+from gateway.customs.sieve.planes import Plane, Planes
 from policies.secret_rules import SecretRules
 
 _RUN: Final = r"[A-Za-z0-9+/_-]{24}"
@@ -146,7 +146,7 @@ class Sieve:
         found = first["tokens"] | first["links"] | first["unicode"] | free["links"]
         found |= self._personal.among(whole.folded, first["pii"] | free["pii"])
         glued = self._glued.rows(values.glued)
-        if hidden := planes.rows_with(values.glued, planes.HIDDEN):
+        if values.odd and (hidden := planes.rows_with(values.glued, planes.HIDDEN)):
             found |= self._glued.among(planes.unhidden(values.glued), hidden)
         found |= glued["tokens"] | self._hidden(whole) | self._known.over(values, whole)
         if self._unicode and whole.deceives:
@@ -154,7 +154,7 @@ class Sieve:
         encoded = first["encoded"] if whole is values else first["encoded"] | self._whole.rows(values.folded)["encoded"]
         return found, encoded | glued["run"] | self._hexes(values.glued, values.tight)
 
-    def _hexes(self, folded: bytes, tight: bytes) -> set[int]:
+    def _hexes(self, folded: Plane, tight: Plane) -> set[int]:
         """Return the rows in which bytes are written as numbers that could be text, or short enough to be a value."""
         leads: Collection[int] = self._hex_leads.rows(folded)["hex"]
         if not self._known.short:
@@ -163,6 +163,8 @@ class Sieve:
 
     def _hidden(self, whole: Planes) -> set[int]:
         """Return the rows with a character that stands for several, or a token around one that is not seen."""
+        if not whole.odd:
+            return set()
         hidden = planes.rows_with(whole.folded, planes.HIDDEN)
         tokens = self._tokens.among(planes.unhidden(whole.folded), hidden) if hidden else set()
         return tokens | planes.rows_with(whole.folded, planes.MANY)
