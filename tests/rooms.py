@@ -1,7 +1,7 @@
 """`python -m tests.rooms [TESTS…]`: the tests of what ships in images, in one that has all of it, without a network.
 
 `python -m tests.rooms run MODULE [ARGUMENTS…]` runs a program of the tests there, the fuzzer of the doors for one, with
-as much memory as customs has in a run.
+as much memory as customs has in a run, and `/var/tmp` on a volume, as its files are.
 
 The checkout travels into the container as a tar stream, so that the engine may be anywhere.
 """
@@ -51,7 +51,7 @@ def main() -> int:
     build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
     words, limits = sys.argv[1:], list[str]()
     if words[:1] == ["run"]:
-        task, limits = f" exec python3 -m {shlex.join(words[1:])}", ["--memory", MEMORY, "--memory-swap", MEMORY]
+        task, limits = f" exec python3 -m {shlex.join(words[1:])}", ["--memory", MEMORY, "--memory-swap", MEMORY, "--volume", "/var/tmp"]
     else:
         task = TESTS.format(rooms=" ".join(ROOMS), tests=shlex.join(words or [f"tests/{room}" for room in ROOMS]))
     command = ["docker", "run", "--rm", "-i", "--network", "none", "--user", "1000", "--cap-drop", "ALL"]
