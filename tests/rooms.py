@@ -51,7 +51,8 @@ def main() -> int:
     build_all(engine, lambda text: print(f"· {text}", flush=True), (ROOMTEST,))
     words, limits = sys.argv[1:], list[str]()
     if words[:1] == ["run"]:
-        task, limits = f" exec python3 -m {shlex.join(words[1:])}", ["--memory", MEMORY, "--memory-swap", MEMORY, "--volume", "/var/tmp"]
+        task = f" exec python3 -m {shlex.join(words[1:])}"
+        limits = ["--memory", MEMORY, "--memory-swap", MEMORY, "--volume", "/var/tmp"]
     else:
         task = TESTS.format(rooms=" ".join(ROOMS), tests=shlex.join(words or [f"tests/{room}" for room in ROOMS]))
     command = ["docker", "run", "--rm", "-i", "--network", "none", "--user", "1000", "--cap-drop", "ALL"]
