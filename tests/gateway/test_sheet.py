@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.customs.examine import keys_as_written
-from gateway.customs.sheet import letters, lines, sheet
+from gateway.customs.sheet import down, letters, lines, sheet
 from gateway.customs.sheet.sheet import LARGEST, Reader
 from gateway.customs.sieve import decode
 from gateway.schema import Schema
@@ -229,7 +229,7 @@ def plain(module: ModuleType) -> ModuleType:
 def test_an_image_holds_it_compiled() -> None:
     if not Path("/opt/app").is_dir():
         pytest.skip("this is not an image")
-    assert {Path(part.__file__).suffix for part in (lines, letters)} == {".so"}
+    assert {Path(part.__file__).suffix for part in (lines, letters, down)} == {".so"}
 
 
 def test_what_was_not_compiled_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +255,7 @@ def test_what_was_not_compiled_reads_the_same(monkeypatch: pytest.MonkeyPatch) -
     compiled = [_all_of(reader_of(SCHEMA), block) for block in blocks]
     monkeypatch.setattr(sheet, "lines", plain(lines))
     monkeypatch.setattr(sheet, "letters", plain(letters))
+    monkeypatch.setattr(sheet, "down", plain(down))
     assert [_all_of(reader_of(SCHEMA), block) for block in blocks] == compiled
     assert sum(part is None for part in compiled) < len(blocks) - 20
 
@@ -270,7 +271,8 @@ def _all_of(reader: Reader, block: bytes) -> Any:
         found.planes,
         places,
         found.letters,
-        found.plane(),
+        bytes(found.plane()),
+        [(found.first(name, 9), found.last(name, 9)) for name in sheets.NAMES],
         columns,
         json.dumps(list(found.records.values())),
     )

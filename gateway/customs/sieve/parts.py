@@ -21,7 +21,7 @@ _SHORT = 400
 class Parts:
     """The parts of some values, all in lower case and without anything but letters and digits.
 
-    Of a value with other letters, those that are ASCII: a part that has others is for `Wide`.
+    Of a value with other letters, those that are ASCII: a part that has others is for `Known`.
     """
 
     def __init__(self, values: Sequence[str]) -> None:
