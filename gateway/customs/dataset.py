@@ -34,6 +34,7 @@ class Dataset:
         self.name, self.lines = file_name(output), output.format != "parquet"
         self._final, self._part = folder / self.name, folder / f".{self.name}.part"
         self._writer: Writer | None = None
+        self._sha256 = ""
         self.rows = 0
 
     def add(self, rows: bytes, count: int) -> None:
@@ -48,8 +49,8 @@ class Dataset:
             raise self._failed(error) from error
         self.rows += count
 
-    def adopt(self, file: Path, count: int) -> None:
-        """Take over a file of `count` rows, as canonical lines; raise CSM-W010 when that cannot be done."""
+    def adopt(self, file: Path, count: int, sha256: str) -> None:
+        """Take over a file of `count` rows, as canonical lines, and its digest; raise CSM-W010 when that cannot be."""
         if not count:
             return
         try:
@@ -57,7 +58,7 @@ class Dataset:
             self._writer = _Lines(self._part.open("ab"))
         except OSError as error:
             raise self._failed(error) from error
-        self.rows = count
+        self.rows, self._sha256 = count, sha256
 
     def finish(self) -> dict[str, Any] | None:
         """Close the file, put it in place and return `sha256` (`sha256:…`), `size` and `columns`; None without rows."""
@@ -65,7 +66,8 @@ class Dataset:
             return None
         try:
             self._writer.close()
-            sha256, size = _hashed(self._part)
+            size = self._part.stat().st_size
+            sha256 = self._sha256 or _hashed(self._part)
             self._part.replace(self._final)
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
@@ -106,9 +108,9 @@ class Held:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        sha256, size = _hashed(self._path)
         about = {"output": self._output.name, "file": self._path.name, "path": self._output.path}
-        return Written(**about, digest=f"sha256:{sha256}", rows=self._rows, size=size)
+        size = self._path.stat().st_size
+        return Written(**about, digest=f"sha256:{_hashed(self._path)}", rows=self._rows, size=size)
 
 
 def file_name(output: Output) -> str:
@@ -133,6 +135,6 @@ class _Lines:
         self._file.close()
 
 
-def _hashed(path: Path) -> tuple[str, int]:
+def _hashed(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+        return hashlib.file_digest(file, "sha256").hexdigest()

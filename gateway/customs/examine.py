@@ -107,21 +107,21 @@ class Examiner:
             return None
         return Reader(form, probes=self._contamination is not None)
 
-    def examine(self, block: bytes) -> Examined:
+    def examine(self, block: bytes | memoryview) -> Examined:
         """Judge the rows of a chunk, which are lines. Empty ones are no rows."""
         sheet = self._reader.read(block) if self._reader is not None else None
         if sheet is not None:
             return self._read_at_once(sheet, block)
-        rows = b"\n".join(filter(None, block.split(b"\n")))
+        rows = b"\n".join(filter(None, bytes(block).split(b"\n")))
         return self._read_singly(rows) if rows else Examined(0)
 
-    def _read_at_once(self, sheet: Sheet, block: bytes) -> Examined:
+    def _read_at_once(self, sheet: Sheet, block: bytes | memoryview) -> Examined:
         """Judge rows that fit the schema and the bounds, and have not become objects."""
         count = len(sheet.records)
         suspects = self._sieve.look(sheet.planes, sheet.records)
         if self._contamination is not None:
             suspects |= self._contamination.found(sheet.letters).keys()
-        result = Examined(count, len(block) + (not block.endswith(b"\n")), sheet.block)
+        result = Examined(count, len(block) + (block[-1:] != b"\n"), sheet.block)
         self._each(sorted(suspects), sheet, block, result)
         wrong = [number for number, reasons in result.reasons.items() if fatal(reasons)]
         result.rejects = any(rejecting(self.output, reasons) for reasons in result.reasons.values())
@@ -163,11 +163,13 @@ class Examiner:
         result.edges = self._spread.edges(RecordColumns(seen, wide=self._spread.wide))
         return result
 
-    def _each(self, numbers: Sequence[int], rows: decode.Rows | Sheet, block: bytes, result: Examined) -> None:
+    def _each(
+        self, numbers: Sequence[int], rows: decode.Rows | Sheet, block: bytes | memoryview, result: Examined
+    ) -> None:
         """Look at some rows one by one; what is taken out of them changes the lines of the result."""
         if not numbers:
             return
-        lines, forms, changes = block.split(b"\n"), rows.forms, False
+        lines, forms, changes = bytes(block).split(b"\n"), rows.forms, False
         for number in numbers:
             changes |= self._one(number, rows.records[number], lines[number], forms, result)
         if changes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.customs.chain import Row, broken, expected, rows
 from gateway.customs.sieve.decode import MAX_RECORD
@@ -14,6 +15,8 @@ from policies.plan import Output
 
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = CHUNK_BYTES + MAX_RECORD
+"""Of a part of a file of records."""
 _STEP = 1 << 16
 SETS = "sets"
 TOO_LONG = b" "
@@ -36,19 +39,28 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a file of records that begins and ends with a line."""
+    """A part of a file of records that begins and ends with a line. `long`: it is one that is too long."""
 
     path: Path
     start: int
     size: int
+    long: bool = False
 
-    def read(self) -> bytes:
-        """Return its lines. Some may be empty: those are no rows."""
+    def read(self, room: memoryview | None = None) -> memoryview:
+        """Return its lines, in a `room` (of `MOST_BYTES`) or by themselves. Some may be empty: those are no rows."""
+        if self.long:
+            return memoryview(TOO_LONG)
+        lines = (memoryview(bytearray(self.size)) if room is None else room)[: self.size]
         with self.path.open("rb", buffering=0) as file:
-            text = os.pread(file.fileno(), self.size, self.start)
-        if len(text) != self.size:
-            raise broken("a stage", f"the file {self.path.name} has become shorter")
-        return text
+            if os.preadv(file.fileno(), [lines], self.start) != self.size:
+                raise broken("a stage", f"the file {self.path.name} has become shorter")
+        return lines
+
+    def parts(self) -> Iterator[memoryview]:
+        """Yield what is in it, however long it is."""
+        end = self.start + self.size
+        for at in range(self.start, end, CHUNK_BYTES):
+            yield Slice(self.path, at, min(CHUNK_BYTES, end - at)).read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +75,9 @@ class Chunk:
     names: Names
     lines: bytes | Slice
 
-    def read(self) -> bytes:
-        """Return the rows as lines. Some may be empty: those are no rows."""
-        return self.lines if isinstance(self.lines, bytes) else self.lines.read()
+    def read(self, room: memoryview | None = None) -> bytes | memoryview:
+        """Return the rows as lines (see `Slice.read`)."""
+        return self.lines if isinstance(self.lines, bytes) else self.lines.read(room)
 
 
 class Intake:
@@ -74,6 +86,7 @@ class Intake:
     def __init__(self, folder: Path, facts: Mapping[str, str], outputs: Mapping[str, Output]) -> None:
         """Verify every line, and that every file is there; raise CSM-W007 for what is not as the log has it."""
         self._folder, self._facts, self._buffers = folder, facts, expected(facts, folder)
+        self._seen: dict[str, Any] = {}
         self.size = 0
         for stage, row in self._rows():
             if row.output not in outputs:
@@ -88,8 +101,8 @@ class Intake:
     def chunks(self) -> Iterator[Chunk]:
         """Yield all rows. Those of one output come in the order in which they were proposed.
 
-        Raises CSM-W007 at the end of a file that is not the one that the log has. Until all have come without that,
-        nothing may be done with any.
+        Until it is known that all that was read of files was what the log has (see `saw` and `verify`), nothing may be
+        done with any.
         """
         for stage, last in self._buffers.items():
             waiting: dict[str, _Waiting] = {}
@@ -115,11 +128,22 @@ class Intake:
         return self._folder / SETS / f"{proposal}.jsonl"
 
     def _set(self, row: Row, stage: str) -> Iterator[Chunk]:
-        seen = hashlib.sha256()
-        for lines in _slices(self._path(row.id), seen.update):
+        self._seen[row.id] = hashlib.sha256()
+        for lines in _slices(self._path(row.id)):
             yield Chunk(row.output, stage, Names(set=row.id), lines)
-        if f"sha256:{seen.hexdigest()}" != self._facts[f"set/{row.id}"]:
-            raise broken(stage, f"the file of {row.id} is not the one that the event log has")
+
+    def saw(self, chunk: Chunk, lines: bytes | memoryview) -> None:
+        """Take note of what was read of a chunk. Chunks come in their order."""
+        if isinstance(chunk.lines, Slice):
+            seen = self._seen[chunk.names.set]
+            for part in chunk.lines.parts() if chunk.lines.long else (lines,):
+                seen.update(part)
+
+    def verify(self) -> None:
+        """Raise CSM-W007 unless all that was read of files was what the log has."""
+        for name, seen in self._seen.items():
+            if f"sha256:{seen.hexdigest()}" != self._facts[f"set/{name}"]:
+                raise broken("a stage", f"the file of {name} is not the one that the event log has")
 
 
 class _Waiting:
@@ -135,23 +159,19 @@ def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
             yield Chunk(output, stage, Names(ids=mine.ids), b"\n".join(mine.lines))
 
 
-def _slices(path: Path, see: Callable[[bytes], object]) -> Iterator[bytes | Slice]:
-    """Yield the parts of a file; a line beyond `MAX_RECORD` comes as `TOO_LONG`, if its part would be too large.
-
-    `see` is given every byte, in order: a part is read twice then, but only once from the disk.
-    """
+def _slices(path: Path) -> Iterator[Slice]:
+    """Yield the parts of a file, of `MOST_BYTES` each but for a line beyond `MAX_RECORD`."""
     with path.open("rb", buffering=0) as file:
         number, size, start = file.fileno(), path.stat().st_size, 0
         while start < size:
             end = _next_line(number, min(start + CHUNK_BYTES, size), size)
-            for at in range(start, end, CHUNK_BYTES):
-                see(os.pread(number, min(CHUNK_BYTES, end - at), at))
-            if end - start <= CHUNK_BYTES + MAX_RECORD:
+            if end - start <= MOST_BYTES:
                 yield Slice(path, start, end - start)
             else:
-                if before := os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1:
+                before = os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1
+                if before:
                     yield Slice(path, start, before)
-                yield TOO_LONG
+                yield Slice(path, start + before, end - start - before, long=True)
             start = end
 
 

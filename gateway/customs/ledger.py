@@ -75,7 +75,7 @@ class Ledger:
         bad = {name for name, settlement in settled.items() if settlement.any} | spool.rejected
         done = {name for name in spool.whole if settled[name].clean and self.datasets[name].lines}
         for name in done:
-            self.datasets[name].adopt(spool.path(name), settled[name].rows)
+            self.datasets[name].adopt(spool.path(name), settled[name].rows, spool.sha256(name))
             self.counts[name].accepted += settled[name].rows
         for chunk, rows, reasons in spool.read(self._outputs.keys() - done):
             self._chunk(chunk, rows, reasons, settled[chunk.output], chunk.output in bad)

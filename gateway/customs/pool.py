@@ -1,8 +1,8 @@
 """Chunks over several processes, one a core; results come back in the order of the chunks.
 
-A worker is a fork that holds the compiled rules already. It has one chunk at a time, so that neither side ever waits
-for the other to read. With the next chunk, and once more after the last, it is told what became of its last result.
-When a worker dies, customs dies.
+Customs works on chunks as its helpers do: forks, which hold the compiled rules already. A helper has several chunks at
+a time, so that it need not wait for the next one. What is sent to it is small, so that this side never waits for it to
+read. When a helper dies, customs dies.
 """
 
 from __future__ import annotations
@@ -10,52 +10,121 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from policies.errors import CasemateError
 
-A = TypeVar("A")
-B = TypeVar("B")
-N = TypeVar("N")
-A_contra = TypeVar("A_contra", contravariant=True)
-B_co = TypeVar("B_co", covariant=True)
-N_contra = TypeVar("N_contra", contravariant=True)
-Run = Callable[[Iterable[A], Callable[[A, B], N]], None]
-"""Has chunks worked on, and hands each with its result, in order, to somebody who says what became of it."""
+W = TypeVar("W", bound="Bench")
+Run = Callable[[Iterable[Any], Callable[[W, Any, Any], Any]], None]
+"""Has chunks worked on, and hands each with its bench and result, in order, to somebody who says what became of it."""
 
 
-class Worker(Protocol[A_contra, B_co, N_contra]):
-    """Works on chunks."""
+class Bench(Protocol):
+    """Where one chunk at a time is worked on. One of a helper has a copy here, and both see what they share."""
 
-    def work(self, item: A_contra) -> B_co:
+    def give(self, item: Any) -> Any:
+        """Take a chunk; return what has to be sent to who works on it, which is small."""
+
+    def work(self, task: Any) -> Any:
         """Return what comes of a chunk."""
 
-    def told(self, said: N_contra) -> None:
-        """Hear what became of the last result: before the next chunk, or in the end."""
+    def told(self, said: Any) -> None:
+        """Hear what became of the result; small, too."""
 
 
-def alone(worker: Worker[A, B, N]) -> Run[A, B, N]:
-    """Return what has the work done in this process."""
+@dataclass(slots=True, eq=False)
+class _Job(Generic[W]):
+    item: Any
+    home: _Home[W]
+    place: int
+    result: Any = None
+    done: bool = False
 
-    def run(items: Iterable[A], take: Callable[[A, B], N]) -> None:
-        for item in items:
-            worker.told(take(item, worker.work(item)))
+    @property
+    def bench(self) -> W:
+        return self.home.benches[self.place]
 
-    return run
+
+class _Home(Generic[W]):
+    """Some benches, in this process."""
+
+    def __init__(self, benches: Sequence[W]) -> None:
+        self.benches = benches
+        self.free = deque(range(len(benches)))
+
+    def begin(self, item: Any) -> _Job[W]:
+        job = _Job(item, self, self.free.popleft())
+        self._begin(job, job.bench.give(item))
+        return job
+
+    def _begin(self, job: _Job[W], task: Any) -> None:
+        job.result, job.done = job.bench.work(task), True
+
+    def wait(self, job: _Job[W]) -> None:
+        """Return when a job is done."""
+
+    def look(self) -> None:
+        """See whether any has been done."""
+
+    def told(self, job: _Job[W], said: Any) -> None:
+        job.bench.told(said)
+        self.free.append(job.place)
+
+    def end(self) -> None:
+        """Return when all that was told has been heard."""
+
+
+class _Helper(_Home[W]):
+    """Some benches in a process of their own."""
+
+    def __init__(self, benches: Sequence[W], connection: Connection) -> None:
+        super().__init__(benches)
+        self._connection = connection
+        self._jobs = deque[_Job[W]]()
+
+    def _begin(self, job: _Job[W], task: Any) -> None:
+        self._jobs.append(job)
+        self._connection.send((job.place, True, task))
+
+    def wait(self, job: _Job[W]) -> None:
+        while not job.done:
+            self._receive()
+
+    def look(self) -> None:
+        while self._jobs and self._connection.poll():
+            self._receive()
+
+    def _receive(self) -> None:
+        result = self._connection.recv()
+        if isinstance(result, BaseException):
+            raise result
+        job = self._jobs.popleft()
+        job.result, job.done = result, True
+
+    def told(self, job: _Job[W], said: Any) -> None:
+        self._connection.send((job.place, False, said))
+        self.free.append(job.place)
+
+    def end(self) -> None:
+        self._connection.send(None)
+        if (failed := self._connection.recv()) is not None:
+            raise failed
 
 
 @contextmanager
-def workers(worker: Worker[A, B, N], count: int) -> Iterator[Run[A, B, N]]:
-    """Start `count` copies of a worker; what is given inside the context has the work done by them."""
+def crew(mine: Sequence[W], others: Sequence[Sequence[W]]) -> Iterator[Run[W]]:
+    """Start a helper for each of some `others`; what is given inside the context has the work done by them and here."""
     children: list[tuple[int, Connection]] = []
     try:
-        for _ in range(count):
-            children.append(_start(worker, [connection for _, connection in children]))
-        yield partial(_spread, [connection for _, connection in children])
+        for benches in others:
+            children.append(_start(benches, [connection for _, connection in children]))
+        helpers = [_Helper(benches, pipe) for benches, (_, pipe) in zip(others, children, strict=True)]
+        yield partial(_spread, [*helpers, _Home(mine)])
     finally:
         for pid, connection in children:
             connection.close()
@@ -63,35 +132,32 @@ def workers(worker: Worker[A, B, N], count: int) -> Iterator[Run[A, B, N]]:
             os.waitpid(pid, 0)
 
 
-def _spread(connections: list[Connection], items: Iterable[A], take: Callable[[A, Any], N]) -> None:
-    busy: deque[tuple[Connection, A]] = deque()
-    free = deque(connections)
+def _spread(homes: Sequence[_Home[W]], items: Iterable[Any], take: Callable[[W, Any, Any], Any]) -> None:
+    jobs = deque[_Job[W]]()
+
+    def finish() -> None:
+        job = jobs.popleft()
+        job.home.wait(job)
+        job.home.told(job, take(job.bench, job.item, job.result))
+
     try:
         for item in items:
-            said: N | None = None
-            if free:
-                connection = free.popleft()
-            else:
-                connection, done = busy.popleft()
-                said = take(done, _receive(connection))
-            connection.send((said, item))
-            busy.append((connection, item))
-        while busy:
-            connection, done = busy.popleft()
-            connection.send((take(done, _receive(connection)), None))
-            _receive(connection)
+            for home in homes:
+                home.look()
+            while jobs and jobs[0].done:
+                finish()
+            while not any(home.free for home in homes):
+                finish()
+            jobs.append(next(home for home in homes if home.free).begin(item))
+        while jobs:
+            finish()
+        for home in homes:
+            home.end()
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise CasemateError("CSM-W019", "a worker of customs died", place="customs") from error
 
 
-def _receive(connection: Connection) -> Any:
-    result = connection.recv()
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-def _start(worker: Worker[A, B, N], others: list[Connection]) -> tuple[int, Connection]:
+def _start(benches: Sequence[W], others: Sequence[Connection]) -> tuple[int, Connection]:
     mine, theirs = Pipe()
     pid = os.fork()
     if pid:
@@ -100,21 +166,26 @@ def _start(worker: Worker[A, B, N], others: list[Connection]) -> tuple[int, Conn
     try:
         for connection in (mine, *others):
             connection.close()
-        _serve(worker, theirs)
+        _serve(benches, theirs)
     finally:
         os._exit(1)
 
 
-def _serve(worker: Worker[A, B, N], connection: Connection) -> None:
+def _serve(benches: Sequence[W], connection: Connection) -> None:
     while True:
         try:
-            said, item = connection.recv()
+            message = connection.recv()
         except EOFError:
             return
         try:
-            if said is not None:
-                worker.told(said)
-            connection.send(worker.work(item) if item is not None else None)
+            if message is None:
+                connection.send(None)
+                continue
+            place, begins, what = message
+            if begins:
+                connection.send(benches[place].work(what))
+            else:
+                benches[place].told(what)
         except BaseException as error:  # noqa: BLE001 - told to the parent, which ends
             connection.send(error)
             return

@@ -14,12 +14,13 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.customs.bench import Bench, Found, Place
 from gateway.customs.declare import declare
-from gateway.customs.examine import Examined, Examiner, examiner
+from gateway.customs.examine import examiner
 from gateway.customs.history import tightened
 from gateway.customs.intake import Chunk, Intake
 from gateway.customs.ledger import Ledger
-from gateway.customs.pool import alone, workers
+from gateway.customs.pool import crew
 from gateway.customs.scan.rules import load
 from gateway.customs.scan.scanner import Scanner
 from gateway.customs.scan.values import needles
@@ -35,34 +36,8 @@ from policies.slices import Birth, CustomsSlice
 PROBES = "probes"
 SMALL = 4 << 20
 """Bytes up to which one process is faster than starting others."""
-
-
-Found = tuple[Examined, int]
-"""What was found in a chunk, and how many bytes its rows take."""
-Place = tuple[int, int]
-"""Where a chunk belongs in its output: its first row, and where the bytes of its rows begin."""
-
-
-class Bench:
-    """Where chunks are examined, one at a time. The rows of the last, and their keys, stay here until it is known where
-    they belong."""
-
-    def __init__(self, examiners: Mapping[str, Examiner], spool: Spool, settled: Mapping[str, Settlement]) -> None:
-        self._examiners, self._spool, self._settled = examiners, spool, settled
-        self._last = ("", b"", b"")
-
-    def work(self, chunk: Chunk) -> Found:
-        """Examine a chunk."""
-        examined = self._examiners[chunk.output].examine(chunk.read())
-        self._last = (chunk.output, examined.rows, examined.keys)
-        size, examined.rows, examined.keys = len(examined.rows), b"", b""
-        return examined, size
-
-    def told(self, place: Place) -> None:
-        """Keep its rows where they belong."""
-        (output, rows, keys), (first, start) = self._last, place
-        self._spool.keep(output, start, rows)
-        self._settled[output].keep(first, keys)
+_BENCHES = 3
+"""Chunks that one process has at a time: one that it works on, and others that wait for their turn."""
 
 
 def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None:
@@ -80,17 +55,16 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
     cores = 1 if intake.size <= SMALL else len(os.sched_getaffinity(0))
     with Spool(out, outputs) as spool:
         settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
-        bench = Bench(examiners, spool, settled)
+        mine, *others = ([Bench(examiners, spool, settled) for _ in range(_BENCHES)] for _ in range(cores))
 
-        def take(chunk: Chunk, found: Found) -> Place:
-            examined, size = found
-            return settled[chunk.output].add(chunk, examined), spool.add(chunk, examined, size)
+        def take(bench: Bench, chunk: Chunk, found: Found) -> Place:
+            intake.saw(chunk, bench.given(chunk))
+            first = settled[chunk.output].add(chunk, found.examined)
+            return Place(first, spool.add(chunk, found.examined, bench.made(found)))
 
-        if cores == 1:
-            alone(bench)(intake.chunks(), take)
-        else:
-            with workers(bench, cores) as many:
-                many(intake.chunks(), take)
+        with crew(mine, others) as many:
+            many(intake.chunks(), take)
+        intake.verify()
         for settlement in settled.values():
             settlement.close()
         _resolve(spool, settled)

@@ -74,7 +74,7 @@ class Settlement:
             self._bytes += examined.size
             self._full += examined.count
             return
-        for line in filter(None, chunk.read().split(b"\n")):
+        for line in filter(None, bytes(chunk.read()).split(b"\n")):
             self._bytes += len(line) + 1
             if self._bytes > self._output.max_bytes:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Spool:
         self._next: dict[str, int] = {}
         self._ends: dict[str, int] = {}
         self._lines: dict[str, int] = {}
+        self._seen = {name: hashlib.sha256() for name in self._outputs}
         self.rejected: set[str] = set()
         self.open: set[str] = set()
         self.whole = set(self._outputs)
@@ -69,12 +71,17 @@ class Spool:
         """Return the file of the rows of an output."""
         return self._folder / f".{output}.spool"
 
-    def keep(self, output: str, start: int, rows: bytes) -> None:
+    def sha256(self, output: str) -> str:
+        """Return the digest of the rows of an output, if it is `whole`."""
+        return self._seen[output].hexdigest()
+
+    def keep(self, output: str, start: int, rows: bytes | memoryview) -> None:
         """Write rows where they belong."""
         write_at(self._rows[output].fileno(), start, rows)
 
-    def add(self, chunk: Chunk, examined: Examined, size: int) -> int:
-        """Append a chunk, with what was found; return where its rows, of `size` bytes, are to be kept."""
+    def add(self, chunk: Chunk, examined: Examined, rows: bytes | memoryview) -> int:
+        """Append a chunk, with what was found; return where its `rows` are to be kept."""
+        size = len(rows)
         notes = msgspec.json.encode(examined.reasons) if examined.reasons else b""
         self._notes.write(notes)
         first, start = self._next.get(chunk.output, 0), self._ends.get(chunk.output, 0)
@@ -85,6 +92,8 @@ class Spool:
         self._chunks.append(Spooled(*about))
         if notes or not names.set:
             self.whole.discard(chunk.output)
+        if chunk.output in self.whole:
+            self._seen[chunk.output].update(rows)
         if examined.rejects:
             self.rejected.add(chunk.output)
         if examined.open:
@@ -110,7 +119,7 @@ class Spool:
                 yield chunk, {row for row, reasons in found.items() if fatal(reasons)}
 
 
-def write_at(file: int, at: int, data: bytes) -> None:
+def write_at(file: int, at: int, data: bytes | memoryview) -> None:
     """Write all of `data` into a file from `at` on; raises `OSError`. Several processes may, in places of their own."""
     left = memoryview(data)
     while left:

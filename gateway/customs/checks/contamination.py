@@ -21,6 +21,7 @@ import numpy.typing as npt
 from gateway.customs.checks.base import Candidate
 from gateway.customs.ready import ready
 from gateway.customs.scan.plane import squeeze
+from gateway.customs.sheet.letters import likely
 from gateway.customs.sieve import planes
 from policies.probes import LEAST
 from policies.writes import Reason
@@ -32,6 +33,8 @@ PIECE = 16
 _PLACES, _TURNS = 64, 3
 _FEWEST_BITS, _MOST_BITS = 12, 27
 """Bits of a filter for each of its pieces, how many of them are set, and of how many bits its index is."""
+_FEWER = 2
+"""Powers of two by which a small table is smaller."""
 _AT_ONCE = 1 << 10
 """Places around which windows are compared together."""
 _MIX, _SHIFT, _BIT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29), np.uint8(1)
@@ -90,40 +93,50 @@ class Contamination:
         """Return those of the places that are looked at where a piece of a probe could begin."""
         if self._pieces is None or len(letters) < LEAST:
             return np.zeros(0, dtype=np.int64)
-        return self._pieces.among(_along(letters, PIECE, self._stride)) * self._stride
+        return self._pieces.among(letters, self._stride)
 
     def _around(self, letters: planes.Plane, places: Places) -> Iterator[tuple[int, int]]:
         """Yield where windows of probes begin that hold a piece at one of the places, and whose they are."""
         for size, (known, owners) in self._windows.items():
             starts = np.unique(places[:, None] - np.arange(size - PIECE + 1))
             starts = starts[(starts >= 0) & (starts <= len(letters) - size)]
-            eights: Hashes = np.ndarray(len(letters) - 7, dtype="<u8", buffer=letters, strides=(1,))
-            hashes = _hashes(eights[starts + part] for part in _parts(size))
+            hashes = _at(letters, starts, size)
             near = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
             same = known[near] == hashes
             yield from zip(starts[same].tolist(), owners[near[same]].tolist(), strict=True)
 
 
 class _Some:
-    """A Bloom filter of hashes."""
+    """A Bloom filter of pieces, and a small table that most others are not in: it stays near the processor."""
 
     def __init__(self, hashes: Hashes) -> None:
         bits = min(max((_PLACES * len(hashes)).bit_length(), _FEWEST_BITS), _MOST_BITS)
-        self._shift, self._table = np.uint64(64 - bits), np.zeros(1 << bits >> 3, dtype=np.uint8)
+        self._by, self._table = 64 - bits, np.zeros(1 << bits >> 3, dtype=np.uint8)
+        self._first_by, self._first = self._by + _FEWER, np.zeros(1 << bits - _FEWER >> 3, dtype=np.uint8)
+        _set(self._first, hashes >> np.uint64(self._first_by))
         for _ in range(_TURNS):
-            at = np.unique(hashes >> self._shift)
-            bytes_, first = np.unique(at >> np.uint64(3), return_index=True)
-            self._table[bytes_] |= np.bitwise_or.reduceat(_BIT << (at & np.uint64(7)).astype(np.uint8), first)
+            _set(self._table, hashes >> np.uint64(self._by))
             hashes = _hashes([hashes])
 
-    def among(self, hashes: Hashes) -> Places:
-        """Return where a hash stands that could be one of them."""
-        left = np.arange(len(hashes))
+    def among(self, letters: planes.Plane, step: int) -> Places:
+        """Return those of the places, each a `step` after the one before, where one of them could begin."""
+        count = max(len(letters) - PIECE + step, 0) // step
+        left = np.empty(count, dtype=np.int64)
+        table, out = memoryview(self._first), memoryview(left)
+        left = left[: likely(letters, count, step, int(_MIX), int(_SHIFT), table, self._first_by, out)] * step
+        hashes = _at(letters, left, PIECE)
         for _ in range(_TURNS):
-            at = hashes >> self._shift
+            at = hashes >> np.uint64(self._by)
             there = self._table[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8) & _BIT != 0
             left, hashes = left[there], _hashes([hashes[there]])
         return left
+
+
+def _set(table: npt.NDArray[np.uint8], places: Hashes) -> None:
+    """Set bits of a table."""
+    at = np.unique(places)
+    bytes_, first = np.unique(at >> np.uint64(3), return_index=True)
+    table[bytes_] |= np.bitwise_or.reduceat(_BIT << (at & np.uint64(7)).astype(np.uint8), first)
 
 
 def _hashes(parts: Iterable[Hashes]) -> Hashes:
@@ -135,10 +148,15 @@ def _hashes(parts: Iterable[Hashes]) -> Hashes:
     return made
 
 
-def _along(letters: planes.Plane, size: int, step: int = 1) -> Hashes:
-    """Return a hash of the `size` letters from the first place on, and from each that is a `step` further."""
-    count = max(len(letters) - size + step, 0) // step
-    return _hashes(np.ndarray(count, "<u8", letters, offset=part, strides=(step,)) for part in _parts(size))
+def _along(letters: bytes, size: int) -> Hashes:
+    """Return a hash of the `size` letters from each place on."""
+    return _at(letters, np.arange(len(letters) - size + 1), size)
+
+
+def _at(letters: planes.Plane, starts: Places, size: int) -> Hashes:
+    """Return a hash of the `size` letters from some places on."""
+    eights: Hashes = np.ndarray(max(len(letters) - 7, 0), dtype=np.uint64, buffer=letters, strides=(1,))
+    return _hashes(eights[starts + part] for part in _parts(size))
 
 
 def _parts(size: int) -> Iterable[int]:

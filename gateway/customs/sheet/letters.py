@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 import cython
+import numpy as np
+import numpy.typing as npt
 
 Bytes: TypeAlias = "bytes | memoryview[int]"
 Room: TypeAlias = "memoryview[int]"
@@ -19,21 +21,25 @@ ESCAPED: Final = 2
 NUMBER: Final = 4
 WORD: Final = 5
 """As in `lines`, whose constants C does not see from here."""
-ALONE: Final = 1
-MIXED: Final = 6
-"""Of characters that deceive by themselves, and of two that do beside each other."""
 ROW: Final = 30
 """The mark that ends a row; texts of a row are parted by 0."""
 DECEIVES: Final = 1
 ODD: Final = 2
 _CHARACTERS: Final = 0x110000
-_LETTER: Final = 128
-"""The byte of a letter without an ASCII likeness in the folded plane; those above are odd."""
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
+_ODD: Final = 1 << 16
+_DIFFERS: Final = 1 << 17
+_KIND: Final = 24
+_ALONE: Final = 1 << _KIND
+_MIXED: Final = 6 << _KIND
+"""Marks of a character: that it is odd; that it is not the same in the squeezed plane and among the letters; that it
+deceives by itself, and the two kinds that do beside each other. Below is its byte in the folded plane, and as letter.
+"""
 
 
 def planes(  # noqa: C901 - one loop over characters
     data: Bytes, source: Bytes, found: Numbers, count: int, numbers: Numbers,
-    folds: Bytes, others: Bytes, kinds: Bytes, tights: Bytes, lengths: Numbers,
+    marks: Numbers, tights: Bytes, lengths: Numbers,
     text: Room, folded: Room, glued: Room, tight: Room, letters: Room, sizes: Numbers,
 ) -> int:  # fmt: skip
     """Write what `lines.cells` found in `data` as planes, and how long they are; return -1 if a text is unusual.
@@ -41,13 +47,13 @@ def planes(  # noqa: C901 - one loop over characters
     Otherwise return `DECEIVES` where a character could, by itself or beside one of another script; and `ODD` where one
     is not seen, or stands for several.
 
-    `folds` and `others`: the byte of each character in the folded plane and among the letters; `kinds`: see `unicode`;
-    `tights`: the byte of a folded one in the squeezed plane; 0 where it is left out. `lengths`: the least and the most
-    characters of a text of each field. Where a value lies in `text` and in `tight` is noted beside where it lies in
-    `data`; the number of a text is how many characters it has. `source` is the data, too: what is read from.
+    `marks`: of each character (see `marks_of`); `tights`: the byte of a folded one in the squeezed plane; 0 where it is
+    left out. `lengths`: the least and the most characters of a text of each field. Where a value lies in `text` and in
+    `tight` is noted beside where it lies in `data`; the number of a text is how many characters it has. `source` is the
+    data, too: what is read from.
     """
     at_text = at_folded = at_glued = at_tight = at_letters = 0
-    if len(folds) < _CHARACTERS or len(others) < _CHARACTERS or len(kinds) < _CHARACTERS or len(tights) < 256:
+    if len(marks) < _CHARACTERS or len(tights) < 256:
         raise IndexError
     first = True
     deceives = odd = 0
@@ -68,105 +74,99 @@ def planes(  # noqa: C901 - one loop over characters
             at_text += 1
             at_folded += 1
         first = False
-        found[cell, 4] = at_text
-        found[cell, 6] = at_tight
         at, end = found[cell, 1], found[cell, 2]
         if found[cell, 3] == NUMBER:
-            shown = str(numbers[cell]).encode()
-            source, at, end = shown, 0, len(shown)
+            shown = str(numbers[cell]).encode() + b"\n"
+            source, at, end = shown, 0, len(shown) - 1
         elif found[cell, 3] == WORD:
             end = at
         # In no form does a text become longer, nor is a character or a byte beyond its table.
         size = end - at
-        if end > len(source) or at_text + size > len(text) or at_folded + size > len(folded):
+        if end >= len(source) or at_text + size > len(text) or at_folded + size > len(folded):
             raise IndexError
         if at_glued + size > len(glued) or at_tight + size > len(tight) or at_letters + size > len(letters):
             raise IndexError
-        chars = before = 0
-        again = at
+        found[cell, 4] = at_text
+        found[cell, 6] = at_tight
+        begin, begun_letters = at_folded, at_letters
+        start = again = copied_to = at
+        seen = byte = 0
         with cython.boundscheck(False):
             while at < end:
                 if at >= again:
-                    run = _plain(source, at, end)
-                    again = at + run + 32
-                    if run:
-                        for place in range(run):
-                            text[at_text + place] = source[at + place]
-                        for place in range(run):
-                            folded[at_folded + place] = source[at + place]
-                        for place in range(run):
-                            glued[at_glued + place] = source[at + place]
-                        size = at_tight
-                        for place in range(run):
-                            byte = tights[source[at + place]]
-                            tight[at_tight] = byte
-                            at_tight += byte != 0
-                        size = at_tight - size
-                        for place in range(size):
-                            letters[at_letters + place] = tight[at_tight - size + place]
-                        at_letters += size
-                        at_text += run
-                        at_folded += run
-                        at_glued += run
-                        chars += run
-                        at += run
-                        continue
-                byte = source[at]
-                at += 1
-                chars += 1
-                if byte < 128 and byte != 92:
-                    text[at_text] = byte
-                    at_text += 1
-                    folded[at_folded] = glued[at_glued] = byte
-                    at_folded += 1
-                    at_glued += 1
+                    size = _plain(source, at, end)
+                    again = at + size + 32
+                    for place in range(size):
+                        folded[at_folded + place] = source[at + place]
+                    for place in range(at, at + size):
+                        byte = tights[source[place]]
+                        letters[at_letters] = byte
+                        at_letters += byte != 0
+                    at_folded += size
+                    at += size
+                stop = min(again, end)
+                while at < stop:
+                    byte = source[at]
+                    if byte > 127 or byte == 92:
+                        break
+                    folded[at_folded] = byte
                     byte = tights[byte]
-                    tight[at_tight] = byte
                     letters[at_letters] = byte
-                    at_tight += byte != 0
+                    at_folded += 1
                     at_letters += byte != 0
+                    at += 1
+                if at == stop:
                     continue
-                if at_text and text[at_text - 1] < 128:
-                    before = kinds[text[at_text - 1]]
-                if byte == 92:
-                    code = _escaped(source, at, end)
-                    if code < 0:
-                        return -1
-                    at += 1 if source[at] != 117 else 5 if code < 0x10000 else 11
-                    at_text = _encoded(code, text, at_text)
-                else:
-                    code = _decoded(source, at, byte)
-                    if code < 0:
-                        return -1
-                    text[at_text] = byte
-                    at_text += 1
-                    last = at + 1 if code < 0x800 else at + 2 if code < 0x10000 else at + 3
-                    while at < last:
-                        text[at_text] = source[at]
-                        at_text += 1
-                        at += 1
-                deceives |= kinds[code] & ALONE | (before | kinds[code] == MIXED)
-                before = kinds[code]
-                if at < end and source[at] < 128:
-                    deceives |= before | kinds[source[at]] == MIXED
-                byte = folds[code]
-                odd |= byte > _LETTER
-                folded[at_folded] = glued[at_glued] = byte
-                at_folded += 1
-                at_glued += 1
-                byte = tights[byte]
-                tight[at_tight] = byte
-                at_tight += byte != 0
-                byte = others[code]
-                letters[at_letters] = byte
-                at_letters += byte != 0
+                run = marks[source[at - 1]] & _MIXED if at > start else 0
+                while at < end and (byte > 127 or byte == 92):
+                    if byte > 127:
+                        code = _decoded(source, at + 1, byte)
+                        if code < 0:
+                            return -1
+                        at += 2 if code < 0x800 else 3 if code < 0x10000 else 4
+                    else:
+                        code = _escaped(source, at + 1, end)
+                        if code < 0:
+                            return -1
+                        for place in range(at - copied_to):
+                            text[at_text + place] = source[copied_to + place]
+                        at_text = _encoded(code, text, at_text + at - copied_to)
+                        at += 2 if source[at + 1] != 117 else 6 if code < 0x10000 else 12
+                        copied_to = at
+                    mark = marks[code]
+                    run |= mark
+                    folded[at_folded] = mark & 255
+                    at_folded += 1
+                    byte = mark >> 8 & 255
+                    letters[at_letters] = byte
+                    at_letters += byte != 0
+                    byte = source[at]
+                seen |= run
+                deceives |= ((run | marks[source[at]]) & _MIXED == _MIXED) | (run & _ALONE != 0)
+            for place in range(end - copied_to):
+                text[at_text + place] = source[copied_to + place]
+            at_text += end - copied_to
+            size = at_folded - begin
+            for place in range(size):
+                glued[at_glued + place] = folded[begin + place]
+            at_glued += size
+            if not seen & _DIFFERS:
+                for place in range(at_letters - begun_letters):
+                    tight[at_tight + place] = letters[begun_letters + place]
+                at_tight += at_letters - begun_letters
+            else:
+                for place in range(begin, at_folded):
+                    byte = tights[folded[place]]
+                    tight[at_tight] = byte
+                    at_tight += byte != 0
+        odd |= seen & _ODD
         if found[cell, 3] == NUMBER:
             source = data
         found[cell, 5] = at_text
         found[cell, 7] = at_tight
         if found[cell, 3] <= ESCAPED:
-            numbers[cell] = chars
-            if not lengths[field, 0] <= chars <= lengths[field, 1]:
+            numbers[cell] = at_folded - begin
+            if not lengths[field, 0] <= at_folded - begin <= lengths[field, 1]:
                 return -1
     sizes[0] = at_text
     sizes[1] = at_folded
@@ -174,6 +174,55 @@ def planes(  # noqa: C901 - one loop over characters
     sizes[3] = at_tight
     sizes[4] = at_letters
     return (DECEIVES if deceives else 0) | (ODD if odd else 0)
+
+
+def marks_of(
+    folds: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8] | None, kinds: Bytes, tights: Bytes, odd: int
+) -> npt.NDArray[np.uint32]:
+    """Return the marks of each character.
+
+    `folds` and `others`: its byte in the folded plane, where those from `odd` on are, and among the letters, if they
+    are wanted; `kinds`: see `unicode`; `tights`: see `planes`.
+    """
+    tight = np.frombuffer(tights, dtype=np.uint8)[folds]
+    letters = tight if others is None else others
+    marks = np.left_shift(np.frombuffer(kinds, dtype=np.uint8), _KIND, dtype=np.uint32)
+    marks |= np.left_shift(letters, 8, dtype=np.uint32)
+    marks |= folds
+    marks[folds >= odd] |= np.uint32(_ODD)
+    marks[letters != tight] |= np.uint32(_DIFFERS)
+    return marks
+
+
+def likely(letters: Bytes, count: int, step: int, mix: int, shift: int, table: Bytes, by: int, out: Numbers) -> int:
+    """Write which of `count` places, each a `step` after the one before, could begin one of some pieces of 16 letters.
+
+    Return how many do. A piece is mixed to one number of 64 bits (as `contamination` does, with the same `mix` and
+    `shift`), and could be one of them if there is a 1 in the `table` where the number leads, shifted `by` bits.
+    """
+    found = 0
+    most = _MASK >> by
+    if step < 1 or len(table) <= most >> 3 or count > len(out) or (count - 1) * step + 16 > len(letters):
+        raise IndexError
+    with cython.boundscheck(False):
+        for place in range(count):
+            one = _eight(letters, place * step) * mix & _MASK
+            one = one ^ one >> shift
+            one = (one ^ _eight(letters, place * step + 8)) * mix & _MASK
+            one = (one ^ one >> shift) >> by
+            out[found] = place
+            found += table[one >> 3] >> (one & 7) & 1
+    return found
+
+
+def _eight(data: Bytes, at: int) -> int:
+    """Return eight bytes as a number."""
+    one = 0
+    with cython.boundscheck(False):
+        for place in range(8):
+            byte = data[at + place]
+            one |= byte << 8 * place
+    return one
 
 
 def begun(tight: Bytes, places: Numbers, least: int, digits: Numbers, begins: Bytes, out: Numbers) -> int:
@@ -210,17 +259,22 @@ def _plain(data: Bytes, at: int, end: int) -> int:
 
 def _decoded(data: Bytes, at: int, first: int) -> int:
     """Return the character whose UTF-8 begins with `first` and goes on at `at`; -1 if it has not the one right form."""
-    if first < 0xC2 or first > 0xF4:
+    if at + 3 > len(data):
         return -1
-    more = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
-    code = first & 0x3F >> more
-    for place in range(at, at + more):
-        if data[place] & 0xC0 != 0x80:
+    with cython.boundscheck(False):
+        code = data[at] & 0x3F
+        if data[at] & 0xC0 != 0x80 or first < 0xC2:
             return -1
-        code = code << 6 | (data[place] & 0x3F)
-    if (more == 2 and (code < 0x800 or 0xD800 <= code < 0xE000)) or (more == 3 and not 0x10000 <= code < 0x110000):
-        return -1
-    return code
+        if first < 0xE0:
+            return (first & 0x1F) << 6 | code
+        code = code << 6 | (data[at + 1] & 0x3F)
+        if data[at + 1] & 0xC0 != 0x80:
+            return -1
+        if first < 0xF0:
+            code |= (first & 0x0F) << 12
+            return -1 if code < 0x800 or 0xD800 <= code < 0xE000 else code
+        code = (first & 0x07) << 18 | code << 6 | (data[at + 2] & 0x3F)
+        return -1 if data[at + 2] & 0xC0 != 0x80 or first > 0xF4 or not 0x10000 <= code < 0x110000 else code
 
 
 def _escaped(data: Bytes, at: int, end: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -27,12 +27,13 @@ LARGEST = 4 << 20
 _NOTES, _FIELD, _START, _KIND, _TIGHT = 8, 0, 1, 3, 6
 """Numbers that are noted of each value, and which of them are its field, its place, its kind and its place squeezed."""
 _read = msgspec.json.decode
+Bytes: TypeAlias = "bytes | memoryview[int]"
 
 
 class Records(Mapping[int, dict[str, Any]]):
     """The records of lines, each made when it is asked for, with its fields in the order of the line."""
 
-    def __init__(self, block: bytes, ends: npt.NDArray[np.int32]) -> None:
+    def __init__(self, block: Bytes, ends: npt.NDArray[np.int32]) -> None:
         """`ends`: where each line does."""
         self._block, self.ends = block, ends
         self._made: dict[int, dict[str, Any]] = {}
@@ -58,7 +59,7 @@ class Reader:
 
     def __init__(self, form: Form, *, probes: bool) -> None:
         """`probes`: the letters are wanted; otherwise there are none."""
-        self._others = memoryview(letter_of()) if probes else bytes(planes.CHARACTERS)
+        self._marks = memoryview(_marks(probes))
         self._form, names = form, [name.encode() for name in form.names]
         self._names, self._name_ends = _joined(names)
         self._keys, self._key_ends = _joined([b'"%s":' % name for name in names])
@@ -68,17 +69,17 @@ class Reader:
         self._words = {place: _joined([word.encode() for word in sorted(few)]) for place, few in words.items()}
         self._room = -1
 
-    def read(self, block: bytes) -> Sheet | None:
+    def read(self, block: bytes | memoryview) -> Sheet | None:
         """Read lines; None where any of them is unusual, or does not fit."""
         if len(block) > LARGEST:
             return None
         self._make_room(len(block))
         try:
-            return self._read(block if block.endswith(b"\n") else block + b"\n")
+            return self._read(block if block[-1:] == b"\n" else bytes(block) + b"\n")
         except IndexError:  # there is more than there is room for
             return None
 
-    def _read(self, data: bytes) -> Sheet | None:
+    def _read(self, data: Bytes) -> Sheet | None:
         form, found = self._form, memoryview(self._found)
         limits = (form.kinds, form.low, form.high, form.required)
         cells = lines.cells(data, self._names, self._name_ends, *limits, found, self._numbers)
@@ -103,10 +104,10 @@ class Reader:
         )
 
     def _planes_of(
-        self, what: tuple[bytes, memoryview, int, memoryview]
+        self, what: tuple[Bytes, memoryview, int, memoryview]
     ) -> tuple[Sequence[memoryview], tuple[bool, bool]] | None:
         sizes = np.zeros(len(self._room_for), dtype=np.int64)
-        tables = (memoryview(planes.ascii_of()), self._others, unicode.kinds(), _tight(), self._lengths)
+        tables = (self._marks, _tight(), self._lengths)
         one, two, three, four, five = self._room_for
         flags = letters.planes(what[0], *what, *tables, one, two, three, four, five, memoryview(sizes))
         if flags < 0:
@@ -133,7 +134,7 @@ class Sheet:
     records: Records
     planes: Planes
     letters: memoryview
-    cells: tuple[bytes, npt.NDArray[np.int32], memoryview]
+    cells: tuple[Bytes, npt.NDArray[np.int32], memoryview]
     names: Sequence[str]
     room: memoryview
 
@@ -198,6 +199,13 @@ def _joined(parts: Sequence[bytes]) -> tuple[bytes, memoryview]:
 
 def _int32(values: Sequence[int]) -> memoryview:
     return memoryview(np.array(values, dtype=np.int32))
+
+
+@cache
+def _marks(probes: bool) -> npt.NDArray[np.uint32]:
+    """Return what `letters` must know of each character."""
+    others = letter_of() if probes else None
+    return letters.marks_of(planes.ascii_of(), others, unicode.kinds(), _tight(), planes.HIDDEN)
 
 
 @cache
