@@ -38,12 +38,12 @@ class Task(NamedTuple):
 
 
 class Bench:
-    """Where chunks are examined, one at a time. What was read, and made of it, stays until it is known where it belongs."""
+    """Where chunks are examined, one at a time. What was made of one stays until it is known where it belongs."""
 
     def __init__(self, examiners: Mapping[str, Examiner], spool: Spool, settled: Mapping[str, Settlement]) -> None:
         self._examiners, self._spool, self._settled = examiners, spool, settled
         self._given, self._made = (memoryview(mmap.mmap(-1, 2 * MOST_BYTES)) for _ in range(2))
-        self._last = ("", b"", b"")
+        self._last: tuple[str, bytes | memoryview, bytes] = ("", b"", b"")
 
     def give(self, chunk: Chunk) -> Task:
         """Take a chunk."""
@@ -60,7 +60,7 @@ class Bench:
         rows, size = examined.rows, len(examined.rows)
         if size <= len(self._made):
             self._made[:size], examined.rows = rows, b""
-        self._last = (task.output, rows, examined.keys)
+        self._last = (task.output, examined.rows or self._made[:size], examined.keys)
         examined.keys = b""
         return Found(examined, size)
 

@@ -105,7 +105,7 @@ class Examiner:
         form = form_of(output.schema, self._bounds.schemas())
         if form is None or not all(map(form.identifies, output.unique)):
             return None
-        return Reader(form, probes=self._contamination is not None)
+        return Reader(form)
 
     def examine(self, block: bytes | memoryview) -> Examined:
         """Judge the rows of a chunk, which are lines. Empty ones are no rows."""

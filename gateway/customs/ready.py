@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("prepared")
 
 
-def ready(name: str, make: Callable[[], bytes]) -> bytes:
-    """Return what is there under a name, or else make it."""
+def ready(name: str, make: Callable[[], bytes]) -> bytes | mmap:
+    """Return what is there under a name, of which only what is used takes memory; or else make it."""
     try:
-        return (FOLDER / name).read_bytes()
+        with (FOLDER / name).open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
     except FileNotFoundError:
         return make()

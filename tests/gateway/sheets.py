@@ -43,7 +43,7 @@ FITS = Schema(SCHEMA, "test")
 def reader_of(schema: Mapping[str, Any], bounds: Mapping[str, Any] | None = None) -> Reader:
     form = form_of(schema, bounds or {})
     assert form is not None
-    return Reader(form, probes=True)
+    return Reader(form)
 
 
 READER = reader_of(SCHEMA)

@@ -127,7 +127,7 @@ def test_what_a_form_takes_the_schema_and_the_bounds_take(data: st.DataObject) -
     rows = data.draw(st.lists(st.dictionaries(st.sampled_from(names), _value), min_size=1, max_size=8))
     if form is None:
         return
-    reader = Reader(form, probes=True)
+    reader = Reader(form)
     for row in rows:
         line = written([row], ensure_ascii=data.draw(st.booleans()))
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.customs import prepare, ready
 from gateway.customs.checks.contamination import letter_of
-from gateway.customs.checks.unicode import kinds
+from gateway.customs.sheet.sheet import marks
 from gateway.customs.sieve import planes
 from gateway.customs.sieve.known import Known
 from gateway.customs.sieve.patterns import Patterns
@@ -45,7 +45,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def forget() -> None:
     """Have tables made or read again."""
-    for table in (planes.ascii_of, letter_of, kinds):
+    for table in (planes.ascii_of, letter_of, marks):
         table.cache_clear()
 
 
@@ -54,7 +54,7 @@ def test_nothing_that_was_prepared_is_made_again(
     scans: Sequence[str], prepared: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "FOLDER", prepared / "nowhere")
-    tables = planes.ascii_of().tobytes(), letter_of().tobytes(), kinds()
+    tables = planes.ascii_of().tobytes(), letter_of().tobytes(), marks().tobytes()
     found = [one.rows(TEXT) for one in Sieve(scans, secret_rules(), Known(()), ()).patterns]
     compiled = len(made)
     assert compiled > 6
@@ -63,7 +63,7 @@ def test_nothing_that_was_prepared_is_made_again(
     monkeypatch.setattr(ready, "FOLDER", prepared)
     assert [one.rows(TEXT) for one in Sieve(scans, secret_rules(), Known(()), ()).patterns] == found
     assert len(made) == compiled
-    assert tables == (planes.ascii_of().tobytes(), letter_of().tobytes(), kinds())
+    assert tables == (planes.ascii_of().tobytes(), letter_of().tobytes(), marks().tobytes())
     assert (prepared / planes.ASCII).read_bytes() == tables[0]
 
 

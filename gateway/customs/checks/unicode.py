@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Final
 
 import regex
 
 from gateway.customs.checks.base import TextCheck
-from gateway.customs.ready import ready
 
 _SCRIPTS: Final = (
     "Arabic Bengali Devanagari Gujarati Gurmukhi Hebrew Kannada Khmer Malayalam Mongolian Nko Oriya Sinhala Syriac "
@@ -47,7 +45,6 @@ _HIDDEN: Final = (
 _SELECTOR: Final = r"\xef\xb8[\x80-\x8f]"
 SIEVE: Final = (*_HIDDEN, _SELECTOR + _SELECTOR, _LETTER + _ALIKE, _ALIKE + _LETTER)
 """Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
-KINDS: Final = "kinds"
 """The name of the table of `kinds`."""
 
 
@@ -72,16 +69,11 @@ def deceits(text: str) -> Iterator[str]:
         yield "mixed-script"
 
 
-@cache
 def kinds() -> bytes:
     """Return for every code point 1 if it could deceive by itself, 2 or 4 for letters that do so side by side, or 0.
 
     So no pattern of `SIEVE` matches where there is no 1, and no 2 beside a 4.
     """
-    return ready(KINDS, _kinds)
-
-
-def _kinds() -> bytes:
     table = bytearray(0x110000)
     every = "".join(map(chr, (*range(0xD800), *range(0xE000, len(table))))).encode()
     for kind, pattern in ((2, _LETTER), (4, _ALIKE), (1, "|".join((*_HIDDEN, _SELECTOR)))):

@@ -177,20 +177,18 @@ def planes(  # noqa: C901 - one loop over characters
 
 
 def marks_of(
-    folds: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8] | None, kinds: Bytes, tights: Bytes, odd: int
+    folds: npt.NDArray[np.uint8], letters: npt.NDArray[np.uint8], kinds: Bytes, tights: Bytes, odd: int
 ) -> npt.NDArray[np.uint32]:
     """Return the marks of each character.
 
-    `folds` and `others`: its byte in the folded plane, where those from `odd` on are, and among the letters, if they
-    are wanted; `kinds`: see `unicode`; `tights`: see `planes`.
+    `folds` and `letters`: its byte in the folded plane, where those from `odd` on are, and among the letters; `kinds`:
+    see `unicode`; `tights`: see `planes`.
     """
-    tight = np.frombuffer(tights, dtype=np.uint8)[folds]
-    letters = tight if others is None else others
     marks = np.left_shift(np.frombuffer(kinds, dtype=np.uint8), _KIND, dtype=np.uint32)
     marks |= np.left_shift(letters, 8, dtype=np.uint32)
     marks |= folds
     marks[folds >= odd] |= np.uint32(_ODD)
-    marks[letters != tight] |= np.uint32(_DIFFERS)
+    marks[letters != np.frombuffer(tights, dtype=np.uint8)[folds]] |= np.uint32(_DIFFERS)
     return marks
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gateway.customs.checks import unicode
 from gateway.customs.checks.contamination import letter_of
 from gateway.customs.history import Column
+from gateway.customs.ready import ready
 from gateway.customs.sheet import down, letters, lines
 from gateway.customs.sheet.form import Form
 from gateway.customs.sieve import planes
@@ -22,6 +23,8 @@ from gateway.customs.sieve.planes import Planes
 from gateway.customs.spread import Piece
 from policies.history import Measure
 
+MARKS = "marks"
+"""The name of the table of what `letters` must know of characters."""
 LARGEST = 4 << 20
 """Bytes of a chunk; a larger one is read in another way."""
 _NOTES, _FIELD, _START, _KIND, _TIGHT = 8, 0, 1, 3, 6
@@ -57,9 +60,7 @@ class Records(Mapping[int, dict[str, Any]]):
 class Reader:
     """Reads chunks of records of one form."""
 
-    def __init__(self, form: Form, *, probes: bool) -> None:
-        """`probes`: the letters are wanted; otherwise there are none."""
-        self._marks = memoryview(_marks(probes))
+    def __init__(self, form: Form) -> None:
         self._form, names = form, [name.encode() for name in form.names]
         self._names, self._name_ends = _joined(names)
         self._keys, self._key_ends = _joined([b'"%s":' % name for name in names])
@@ -107,7 +108,7 @@ class Reader:
         self, what: tuple[Bytes, memoryview, int, memoryview]
     ) -> tuple[Sequence[memoryview], tuple[bool, bool]] | None:
         sizes = np.zeros(len(self._room_for), dtype=np.int64)
-        tables = (self._marks, _tight(), self._lengths)
+        tables = (memoryview(marks()), _tight(), self._lengths)
         one, two, three, four, five = self._room_for
         flags = letters.planes(what[0], *what, *tables, one, two, three, four, five, memoryview(sizes))
         if flags < 0:
@@ -202,10 +203,13 @@ def _int32(values: Sequence[int]) -> memoryview:
 
 
 @cache
-def _marks(probes: bool) -> npt.NDArray[np.uint32]:
+def marks() -> npt.NDArray[np.uint32]:
     """Return what `letters` must know of each character."""
-    others = letter_of() if probes else None
-    return letters.marks_of(planes.ascii_of(), others, unicode.kinds(), _tight(), planes.HIDDEN)
+    return np.frombuffer(ready(MARKS, _marks), dtype=np.uint32)
+
+
+def _marks() -> bytes:
+    return letters.marks_of(planes.ascii_of(), letter_of(), unicode.kinds(), _tight(), planes.HIDDEN).tobytes()
 
 
 @cache

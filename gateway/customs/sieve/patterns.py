@@ -37,7 +37,7 @@ class Patterns:
     @cached_property
     def _database(self) -> hyperscan.Database:
         try:
-            database = hyperscan.loadb(ready(self.name, self.kept), hyperscan.HS_MODE_BLOCK)
+            database = hyperscan.loadb(bytes(ready(self.name, self.kept)), hyperscan.HS_MODE_BLOCK)
         except hyperscan.error:  # of another version, or for another processor
             database = hyperscan.loadb(self.kept(), hyperscan.HS_MODE_BLOCK)
         database.scratch = hyperscan.Scratch(database)
