@@ -56,10 +56,12 @@ class Bench:
     def work(self, task: Task) -> Found:
         """Examine a chunk."""
         lines = task.lines.read(self._given) if isinstance(task.lines, Slice) else self._given[: task.lines]
-        examined = self._examiners[task.output].examine(lines)
+        examined = self._examiners[task.output].examine(lines, self._made)
         rows, size = examined.rows, len(examined.rows)
+        if isinstance(rows, bytes) and size <= len(self._made):
+            self._made[:size] = rows
         if size <= len(self._made):
-            self._made[:size], examined.rows = rows, b""
+            examined.rows = b""
         self._last = (task.output, examined.rows or self._made[:size], examined.keys)
         examined.keys = b""
         return Found(examined, size)

@@ -64,7 +64,7 @@ class Examined:
 
     count: int
     size: int = 0
-    rows: bytes = b""
+    rows: bytes | memoryview = b""
     reasons: dict[int, list[Reason]] = field(default_factory=dict)
     keys: bytes = b""
     refers: dict[int, list[str]] = field(default_factory=dict)
@@ -107,9 +107,9 @@ class Examiner:
             return None
         return Reader(form)
 
-    def examine(self, block: bytes | memoryview) -> Examined:
-        """Judge the rows of a chunk, which are lines. Empty ones are no rows."""
-        sheet = self._reader.read(block) if self._reader is not None else None
+    def examine(self, block: bytes | memoryview, room: memoryview | None = None) -> Examined:
+        """Judge the rows of a chunk, which are lines. Empty ones are no rows. `room`: where rows to apply may be."""
+        sheet = self._reader.read(block, room) if self._reader is not None else None
         if sheet is not None:
             return self._read_at_once(sheet, block)
         rows = b"\n".join(filter(None, bytes(block).split(b"\n")))

@@ -36,7 +36,7 @@ from policies.slices import Birth, CustomsSlice
 PROBES = "probes"
 SMALL = 4 << 20
 """Bytes up to which one process is faster than starting others."""
-_BENCHES = 3
+_BENCHES = 2
 """Chunks that one process has at a time: one that it works on, and others that wait for their turn."""
 
 

@@ -70,17 +70,17 @@ class Reader:
         self._words = {place: _joined([word.encode() for word in sorted(few)]) for place, few in words.items()}
         self._room = -1
 
-    def read(self, block: bytes | memoryview) -> Sheet | None:
-        """Read lines; None where any of them is unusual, or does not fit."""
+    def read(self, block: Bytes, room: memoryview | None = None) -> Sheet | None:
+        """Read lines; None where any of them is unusual, or does not fit. `room`: where they are written as applied."""
         if len(block) > LARGEST:
             return None
         self._make_room(len(block))
         try:
-            return self._read(block if block[-1:] == b"\n" else bytes(block) + b"\n")
+            return self._read(block if block[-1:] == b"\n" else bytes(block) + b"\n", room)
         except IndexError:  # there is more than there is room for
             return None
 
-    def _read(self, data: Bytes) -> Sheet | None:
+    def _read(self, data: Bytes, room: memoryview | None) -> Sheet | None:
         form, found = self._form, memoryview(self._found)
         limits = (form.kinds, form.low, form.high, form.required)
         cells = lines.cells(data, self._names, self._name_ends, *limits, found, self._numbers)
@@ -92,10 +92,11 @@ class Reader:
         if not all(lines.fits(text, found, cells, field, *words) for field, words in self._words.items()):
             return None
         places = _int32([-1] * len(form.names))
-        size = lines.written(*what, self._keys, self._key_ends, self._order, text, places, self._out)
+        out = self._out if room is None else room
+        size = lines.written(*what, self._keys, self._key_ends, self._order, text, places, out)
         listed = self._found[:cells]
         return Sheet(
-            block=bytes(self._out[:size]),
+            block=bytes(out[:size]) if room is None else out[:size],
             records=Records(data, listed[np.flatnonzero(listed[:, _FIELD] < 0), _START]),
             planes=Planes(text, folded, glued, tight, listed[:, _TIGHT:], deceives, odd),
             letters=compared,
@@ -128,10 +129,10 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Lines and records stay what
-    they are; everything else until the next is read."""
+    """What was read. `block`: canonical lines; `letters`: what probes are compared with. Everything stays what it is
+    until the next is read; lines, unless their room is used otherwise."""
 
-    block: bytes
+    block: Bytes
     records: Records
     planes: Planes
     letters: memoryview
@@ -142,7 +143,7 @@ class Sheet:
     @property
     def forms(self) -> list[bytes]:
         """The canonical lines."""
-        return self.block.split(b"\n")[:-1]
+        return bytes(self.block).split(b"\n")[:-1]
 
     def plane(self) -> memoryview:
         """Return the squeezed text of each column, ended by the mark of a row; until the next is asked for."""
