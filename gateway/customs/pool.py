@@ -11,7 +11,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
@@ -172,20 +172,20 @@ def _start(benches: Sequence[W], others: Sequence[Connection]) -> tuple[int, Con
 
 
 def _serve(benches: Sequence[W], connection: Connection) -> None:
-    while True:
-        try:
+    """Do what is asked for, until nobody does."""
+    with suppress(EOFError):
+        while True:
             message = connection.recv()
-        except EOFError:
-            return
-        try:
-            if message is None:
-                connection.send(None)
-                continue
-            place, begins, what = message
-            if begins:
-                connection.send(benches[place].work(what))
-            else:
-                benches[place].told(what)
-        except BaseException as error:  # noqa: BLE001 - told to the parent, which ends
-            connection.send(error)
-            return
+            try:
+                if message is None:
+                    connection.send(None)
+                    continue
+                place, begins, what = message
+                if begins:
+                    connection.send(benches[place].work(what))
+                else:
+                    benches[place].told(what)
+            except BaseException as error:  # noqa: BLE001 - told to the parent, which ends
+                connection.send(error)
+                while True:
+                    connection.recv()
