@@ -19,6 +19,9 @@ from policies.plan import Count, Digest, Distribution, Frozen, Name
 
 GENESIS = digest(b"")
 
+CUSTOMS_CORES = 8
+"""Cores that customs works on at most: with each, it takes about 100 MB of its 1 GiB of memory."""
+
 RESERVED_TOOLS = ("noop", "propose_file", "report_incomplete", "write_status")
 """Tools of every write server; no output may take one of these names."""
 

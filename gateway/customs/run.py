@@ -32,6 +32,7 @@ from policies.events import EventWriter
 from policies.plan import Output
 from policies.probes import read_probes
 from policies.slices import Birth, CustomsSlice
+from policies.writes import CUSTOMS_CORES
 
 PROBES = "probes"
 SMALL = 4 << 20
@@ -52,7 +53,7 @@ def run(birth: Birth, part: CustomsSlice, root: Path, emit: EventWriter) -> None
         name: examiner(tightened(output, birth.facts), known, mark_key, _probes(output, folder / PROBES))
         for name, output in outputs.items()
     }
-    cores = 1 if intake.size <= SMALL else len(os.sched_getaffinity(0))
+    cores = 1 if intake.size <= SMALL else min(len(os.sched_getaffinity(0)), CUSTOMS_CORES)
     with Spool(out, outputs) as spool:
         settled = {name: Settlement(output, known, mark_key, out, birth.facts) for name, output in outputs.items()}
         mine, *others = ([Bench(examiners, spool, settled) for _ in range(_BENCHES)] for _ in range(cores))

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -183,7 +184,7 @@ class Engine:
             cap_drop=["ALL"],
             security_opt=["no-new-privileges", f"seccomp={self._seccomp}"],
             ipc_mode="none",
-            nano_cpus=spec.cpu_millis * 1_000_000,
+            nano_cpus=min(spec.cpu_millis * 1_000_000, self._cpus * 1_000_000_000),
             mem_limit=spec.memory,
             memswap_limit=spec.memory,
             pids_limit=spec.pids,
@@ -335,6 +336,11 @@ class Engine:
     def info(self) -> dict[str, Any]:
         """Return what the engine says of itself."""
         return {**self._client.info(), "Version": self._client.version()}
+
+    @cached_property
+    def _cpus(self) -> int:
+        """Cores that the engine has: it refuses to grant more."""
+        return int(self._client.info()["NCPU"])
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return the engine's whole record of a container."""

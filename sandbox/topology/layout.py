@@ -14,6 +14,7 @@ from policies.cells import parted
 from policies.plan import Plan, Stage
 from policies.slices import Tunnel, server_door, servers_with_egress, sink_tunnels, tool_tunnels, up_door
 from policies.vocabulary import Component
+from policies.writes import CUSTOMS_CORES
 from sandbox.topology.agent_env import agent_env, trust_env, trusts
 from sandbox.topology.relays import relay
 from sandbox.topology.specs import LABEL_ROLE, MIB, UIDS, ContainerSpec, Mount, Network, Tmpfs, VolumeSpec
@@ -223,7 +224,7 @@ class _Layout:
             Mount(self.name("customs-in"), "/in", read_only=True),
             Mount(self.name("customs-out"), "/out", read_only=False),
         ]
-        return self._trusted(Component.CUSTOMS, mounts, memory=1024 * MIB)
+        return self._trusted(Component.CUSTOMS, mounts, memory=1024 * MIB, cpu_millis=CUSTOMS_CORES * 1000)
 
     def model(self, local: str) -> ContainerSpec:
         return ContainerSpec(

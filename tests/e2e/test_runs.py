@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
+import docker
+import docker.errors
 import pytest
 
 from policies.plan import encode
 from policies.slices import seal, slices
 from policies.vocabulary import Component
-from policies.writes import GENESIS
+from policies.writes import CUSTOMS_CORES, GENESIS
 from sandbox.archives import tar_of
 from sandbox.project import compile_project, open_project
 from sandbox.records.log import read_events, verify
@@ -78,6 +82,42 @@ def test_a_file_of_records_is_taken_as_it_is_when_the_agent_has_ended(lab: Lab) 
     (taken,) = result.of("write.taken")
     assert taken.attrs["casemate.write.id"] == "agent-0"
     assert [event.rule for event in result.of("write.judged") if event.stage] == ["CSM-W006", "CSM-W001"]
+
+
+LONG = """
+import pathlib
+text = "The harbour lies at the river. " * 10
+with pathlib.Path("rows.jsonl").open("w") as file:
+    file.writelines(json.dumps({"text": text, "n": n}) + "\\n" for n in range(100_000))
+asyncio.run(propose({"output": "rows", "path": "rows.jsonl"}, tool="propose_file"))
+"""
+
+
+def test_customs_works_on_every_core_that_the_engine_has(lab: Lab) -> None:
+    cores, seen = min(int(lab.engine.info()["NCPU"]), CUSTOMS_CORES), dict[str, tuple[int, int]]()
+    ended = threading.Event()
+
+    def watch() -> None:
+        with contextlib.closing(docker.from_env()) as client:
+            while not ended.wait(0.02):
+                for one in client.containers.list(filters={"label": "casemate.role=customs"}, ignore_removed=True):
+                    with contextlib.suppress(docker.errors.APIError):
+                        processes = len(one.top()["Processes"] or ())
+                        before = seen.get(str(one.name), (0, 0))[0]
+                        seen[str(one.name)] = max(before, processes), one.attrs["HostConfig"]["NanoCpus"]
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        outputs = {"rows": {**MANY, "quota": {"per_run": 100_000}}}
+        result = lab.run(lab.workflow(PROPOSE + LONG, outputs=["rows"], top={"outputs": outputs}))
+    finally:
+        ended.set()
+        watcher.join()
+    assert result.exit_code == 0, result.stderr
+    assert len((lab.folder / "out" / "rows.jsonl").read_text().splitlines()) == 100_000
+    assert result.folder is not None
+    assert [found for name, found in seen.items() if result.folder.name in name] == [(cores, cores * 10**9)]
 
 
 @pytest.mark.parametrize(

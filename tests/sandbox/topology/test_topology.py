@@ -151,6 +151,7 @@ def test_everything_is_labelled_for_the_sweep_and_bounded() -> None:
     for spec in everything(top):
         assert spec.labels["casemate.run"] == "r1"
         assert spec.memory > 0
+        assert spec.cpu_millis > 0
         assert spec.pids > 0
         assert spec.log_bytes > 0
     cells: list[Cell] = list(top.cells.values())
