@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything on a fresh Debian-like machine, and reuse it all the next time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test celless images unit rooms e2e attack bench lint dev setup schemas lock docs-check clean
+.PHONY: help demo test unit rooms e2e attack bench lint dev setup schemas lock docs-check clean
 
 PY ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -16,17 +16,7 @@ demo: setup ## run examples/distill for real, and show what it made
 	$(BIN)/casemate run examples/distill/workflow.yaml
 	@$(BIN)/python examples/distill/show.py
 
-test: setup ## everything that CI runs; what needs no cells runs while images of tests are built
-	@$(MAKE) --no-print-directory -j2 images celless
-	@$(MAKE) --no-print-directory e2e attack
-
-celless: dev
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory rooms
-
-images: setup
-	@$(BIN)/python -m tests.images
+test: lint unit rooms e2e attack ## everything that CI runs
 
 unit: dev ## the host's tests, no container (under a minute)
 	$(BIN)/python -m pytest tests/policies tests/sandbox -n 2
