@@ -44,6 +44,7 @@ class Dataset:
         try:
             if self._writer is None:
                 self._writer = self._open(self._part.open("xb"))
+            self._sha256 = ""  # what was adopted is no longer all there is
             self._writer.add(rows)
         except (OSError, ValueError) as error:
             raise self._failed(error) from error

@@ -86,7 +86,7 @@ class Intake:
     def __init__(self, folder: Path, facts: Mapping[str, str], outputs: Mapping[str, Output]) -> None:
         """Verify every line, and that every file is there; raise CSM-W007 for what is not as the log has it."""
         self._folder, self._facts, self._buffers = folder, facts, expected(facts, folder)
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, tuple[str, Any]] = {}
         self.size = 0
         for stage, row in self._rows():
             if row.output not in outputs:
@@ -128,22 +128,22 @@ class Intake:
         return self._folder / SETS / f"{proposal}.jsonl"
 
     def _set(self, row: Row, stage: str) -> Iterator[Chunk]:
-        self._seen[row.id] = hashlib.sha256()
+        self._seen[row.id] = stage, hashlib.sha256()
         for lines in _slices(self._path(row.id)):
             yield Chunk(row.output, stage, Names(set=row.id), lines)
 
     def saw(self, chunk: Chunk, lines: bytes | memoryview) -> None:
         """Take note of what was read of a chunk. Chunks come in their order."""
         if isinstance(chunk.lines, Slice):
-            seen = self._seen[chunk.names.set]
+            _, seen = self._seen[chunk.names.set]
             for part in chunk.lines.parts() if chunk.lines.long else (lines,):
                 seen.update(part)
 
     def verify(self) -> None:
         """Raise CSM-W007 unless all that was read of files was what the log has."""
-        for name, seen in self._seen.items():
+        for name, (stage, seen) in self._seen.items():
             if f"sha256:{seen.hexdigest()}" != self._facts[f"set/{name}"]:
-                raise broken("a stage", f"the file of {name} is not the one that the event log has")
+                raise broken(stage, f"the file of {name} is not the one that the event log has")
 
 
 class _Waiting:
@@ -160,7 +160,7 @@ def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
 
 
 def _slices(path: Path) -> Iterator[Slice]:
-    """Yield the parts of a file, of `MOST_BYTES` each but for a line beyond `MAX_RECORD`."""
+    """Yield the parts of a file, of `MOST_BYTES` at most but for a line beyond `MAX_RECORD`."""
     with path.open("rb", buffering=0) as file:
         number, size, start = file.fileno(), path.stat().st_size, 0
         while start < size:
@@ -168,8 +168,7 @@ def _slices(path: Path) -> Iterator[Slice]:
             if end - start <= MOST_BYTES:
                 yield Slice(path, start, end - start)
             else:
-                before = os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1
-                if before:
+                if before := os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1:
                     yield Slice(path, start, before)
                 yield Slice(path, start + before, end - start - before, long=True)
             start = end

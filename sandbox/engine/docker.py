@@ -184,7 +184,8 @@ class Engine:
             cap_drop=["ALL"],
             security_opt=["no-new-privileges", f"seccomp={self._seccomp}"],
             ipc_mode="none",
-            nano_cpus=min(spec.cpu_millis * 1_000_000, self._cpus * 1_000_000_000),
+            # The engine refuses to grant more cores than it has.
+            nano_cpus=min(spec.cpu_millis * 1_000_000, int(self._info["NCPU"]) * 1_000_000_000),
             mem_limit=spec.memory,
             memswap_limit=spec.memory,
             pids_limit=spec.pids,
@@ -335,12 +336,11 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """Return what the engine says of itself."""
-        return {**self._client.info(), "Version": self._client.version()}
+        return {**self._info, "Version": self._client.version()}
 
     @cached_property
-    def _cpus(self) -> int:
-        """Cores that the engine has: it refuses to grant more."""
-        return int(self._client.info()["NCPU"])
+    def _info(self) -> dict[str, Any]:
+        return dict(self._client.info())
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return the engine's whole record of a container."""

@@ -45,7 +45,6 @@ _HIDDEN: Final = (
 _SELECTOR: Final = r"\xef\xb8[\x80-\x8f]"
 SIEVE: Final = (*_HIDDEN, _SELECTOR + _SELECTOR, _LETTER + _ALIKE, _ALIKE + _LETTER)
 """Patterns over UTF-8 of which one matches wherever a rule does, but for control characters."""
-"""The name of the table of `kinds`."""
 
 
 class Unicode(TextCheck):
