@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from policies.plan import DayBudget, Plan
 from sandbox.records.store import Store
 from tests.plans import plan as whole
 
-ROOT = Path(__file__).resolve().parents[3]
-PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+_line: Barrier
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
@@ -34,13 +34,17 @@ def reserve(store: Store, run: str, wanted: Plan, rows: int, at: datetime = NOON
     return store.quotas.reserve(run, wanted, {"rows": rows}, at).get("rows", -1)
 
 
-def race(home: str, prefix: str, tries: int) -> None:
-    """Try for both one quota and one ceiling of money; print the rows and how often the money went."""
+def start(line: Barrier) -> None:
+    global _line
+    _line = line
+
+
+def race(home: str, prefix: str) -> tuple[int, int]:
+    """Try for both one quota and one ceiling of money; return the rows and how often the money went."""
     store, rows, paid = Store(Path(home)), 0, 0
     wanted = plan(per_day=4_000, per_minute=3_900, usd=30_000)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for number in range(tries):
+    for number in range(500):
+        _line.wait(timeout=60)  # every try is a race: none of the two is ever ahead of the other
         run = f"{prefix}-{number}"
         rows += reserve(store, run, wanted, 7)
         try:
@@ -49,22 +53,13 @@ def race(home: str, prefix: str, tries: int) -> None:
         except CasemateError as error:
             if error.code != "CSM-R024":
                 raise
-    print(rows, paid)
+    return rows, paid
 
 
 def test_two_processes_racing_for_one_quota_and_one_ceiling_never_pass_either(tmp_path: Path) -> None:
-    code = "import sys; from tests.sandbox.records.test_quotas import race; race(sys.argv[1], sys.argv[2], 500)"
-    racing = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"p{n}"], cwd=ROOT, **PIPES) for n in range(2)
-    ]
-    for process in racing:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    for process in racing:
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
-    won = [tuple(map(int, process.communicate(timeout=240)[0].split())) for process in racing]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, start, (spawn.Barrier(2),)) as racers:
+        won = list(racers.map(race, [str(tmp_path)] * 2, ["p0", "p1"], timeout=240))
     assert sum(rows for rows, _ in won) == 3_900  # of 7,000 rows in 1,000 tries
     assert sum(paid for _, paid in won) == 300
     assert all(rows and paid for rows, paid in won), "the control: they did race"
