@@ -39,30 +39,32 @@ def start(line: Barrier) -> None:
     _line = line
 
 
-def race(home: str, prefix: str) -> tuple[int, int]:
-    """Try for both one quota and one ceiling of money; return the rows and how often the money went."""
-    store, rows, paid = Store(Path(home)), 0, 0
-    wanted = plan(per_day=4_000, per_minute=3_900, usd=30_000)
+def race(home: str, prefix: str) -> list[tuple[int, bool]]:
+    """Try 500 times for a quota of 10 rows and for money that one run may have; return rows and whether it had it."""
+    store, won = Store(Path(home)), []
     for number in range(500):
-        _line.wait(timeout=60)  # every try is a race: none of the two is ever ahead of the other
-        run = f"{prefix}-{number}"
-        rows += reserve(store, run, wanted, 7)
+        wanted = plan(per_day=10, name=f"workflow-{number}", usd=199)
+        _line.wait(timeout=60)  # both start every try together
+        rows = reserve(store, f"{prefix}-{number}", wanted, 7)
         try:
-            store.days.reserve(run, wanted, "2026-11-21")
-            paid += 1
+            store.days.reserve(f"{prefix}-{number}", wanted, "2026-11-21")
         except CasemateError as error:
             if error.code != "CSM-R024":
                 raise
-    return rows, paid
+            won.append((rows, False))
+        else:
+            won.append((rows, True))
+    return won
 
 
 def test_two_processes_racing_for_one_quota_and_one_ceiling_never_pass_either(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, spawn, start, (spawn.Barrier(2),)) as racers:
-        won = list(racers.map(race, [str(tmp_path)] * 2, ["p0", "p1"], timeout=240))
-    assert sum(rows for rows, _ in won) == 3_900  # of 7,000 rows in 1,000 tries
-    assert sum(paid for _, paid in won) == 300
-    assert all(rows and paid for rows, paid in won), "the control: they did race"
+        tries = list(zip(*racers.map(race, [str(tmp_path)] * 2, ["p0", "p1"], timeout=240), strict=True))
+    assert len(tries) == 500
+    for (rows, paid), (other_rows, other_paid) in tries:
+        assert {rows, other_rows} == {7, 3}
+        assert paid is not other_paid
 
 
 def test_what_is_left_is_given_in_part_and_then_nothing(tmp_path: Path) -> None:
