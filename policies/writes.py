@@ -19,7 +19,7 @@ from policies.plan import Count, Digest, Distribution, Frozen, Name
 
 GENESIS = digest(b"")
 
-CUSTOMS_CORES = 8
+CUSTOMS_CORES = 4
 """Cores that customs works on at most: with each, it takes about 100 MB of its 1 GiB of memory."""
 
 RESERVED_TOOLS = ("noop", "propose_file", "report_incomplete", "write_status")

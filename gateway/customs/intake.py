@@ -15,8 +15,8 @@ from policies.plan import Output
 
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 1 << 20
-MOST_BYTES = CHUNK_BYTES + MAX_RECORD
-"""Of a part of a file of records."""
+MOST_BYTES = MAX_RECORD + 1
+"""Of a part of a file of records: there is room for one record, and its end."""
 _STEP = 1 << 16
 SETS = "sets"
 TOO_LONG = b" "
@@ -160,17 +160,15 @@ def _flush(waiting: Mapping[str, _Waiting], stage: str) -> Iterator[Chunk]:
 
 
 def _slices(path: Path) -> Iterator[Slice]:
-    """Yield the parts of a file, of `MOST_BYTES` at most but for a line beyond `MAX_RECORD`."""
+    """Yield the parts of a file, of `MOST_BYTES` at most but for a line that is longer."""
     with path.open("rb", buffering=0) as file:
         number, size, start = file.fileno(), path.stat().st_size, 0
         while start < size:
             end = _next_line(number, min(start + CHUNK_BYTES, size), size)
-            if end - start <= MOST_BYTES:
-                yield Slice(path, start, end - start)
-            else:
-                if before := os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1:
-                    yield Slice(path, start, before)
-                yield Slice(path, start + before, end - start - before, long=True)
+            if end - start > MOST_BYTES and (before := os.pread(number, CHUNK_BYTES, start).rfind(b"\n") + 1):
+                yield Slice(path, start, before)
+                start += before
+            yield Slice(path, start, end - start, long=end - start > MOST_BYTES)
             start = end
 
 

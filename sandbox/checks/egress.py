@@ -62,10 +62,12 @@ def public_suffixes(subject: Subject) -> Iterator[Finding]:
 def ecosystems(subject: Subject) -> Iterator[Finding]:
     """C035: an ecosystem of which this host knows no host."""
     for rule, where in every_rule(subject.workflow):
-        if rule.ecosystem and not subject.facts.ecosystems.get(rule.ecosystem):
+        if not rule.ecosystem:
+            continue
+        if not subject.facts.ecosystems.get(rule.ecosystem):
             message = f"this host has no configuration for {rule.ecosystem}, so there is no host to allow"
             yield subject.finding("CSM-C035", message, *where, "ecosystem", hint="configure it, or name hosts")
-        elif rule.ecosystem and (rule.methods or rule.scheme != "https" or rule.port or _limits(rule)):
+        if rule.methods or rule.scheme != "https" or rule.port or _limits(rule):
             message = "an ecosystem stands for its hosts over TLS; it takes no scheme, port, methods or other limits"
             yield subject.finding("CSM-C007", message, *where)
 

@@ -25,11 +25,13 @@ def cut(path: Path) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(300))
 def test_no_line_is_lost_or_cut(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(seed)
-    longest = source.choice([5, 20, 60])
-    for name, value in (("CHUNK_BYTES", source.choice([8, 32, 200])), ("_STEP", source.choice([1, 7, 64]))):
+    size = source.choice([8, 32, 200])
+    longest = size + source.choice([0, 5, 60])
+    for name, value in (("CHUNK_BYTES", size), ("MOST_BYTES", longest + 1), ("_STEP", source.choice([1, 7, 64]))):
         monkeypatch.setattr(intake, name, value)
-    monkeypatch.setattr(intake, "MOST_BYTES", intake.CHUNK_BYTES + longest)
-    lines = [b"x" * source.choice([0, 1, 3, 9, 30, 100]) for _ in range(source.randrange(40))]
+    lines = [
+        b"x" * source.choice([0, 1, 3, 9, 30, 100, 250, longest, longest + 2]) for _ in range(source.randrange(40))
+    ]
     path = tmp_path / "set.jsonl"
     path.write_bytes(b"\n".join(lines) + source.choice([b"", b"\n", b"\n\n"]))
     wanted = [line for line in lines if line]

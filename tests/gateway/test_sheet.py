@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from gateway.customs.examine import keys_as_written
 from gateway.customs.sheet import down, letters, lines, sheet
-from gateway.customs.sheet.sheet import LARGEST, Reader
+from gateway.customs.sheet.sheet import Reader
 from gateway.customs.sieve import decode
+from gateway.customs.sieve.decode import MAX_RECORD
 from gateway.schema import Schema
 from tests.gateway import sheets
 from tests.gateway.sheets import READER, SCHEMA, closed, read, reader_of, written
@@ -157,8 +158,8 @@ def test_several_fields_are_keyed_as_in_the_older_way(rows: list[dict[str, Any]]
 
 def test_a_chunk_that_is_too_large_is_read_in_another_way() -> None:
     row = b'{"text":"' + b"x" * 290 + b'"}'
-    rows = joined([row] * (LARGEST // (len(row) + 1)))
-    whole = rows + b" " * (LARGEST - len(rows))
+    rows = joined([row] * (MAX_RECORD // (len(row) + 1)))
+    whole = rows + b" " * (MAX_RECORD - len(rows))
     found = READER.read(whole)
     assert found is not None
     assert found.block == (row + b"\n") * len(found.records)

@@ -19,14 +19,13 @@ from gateway.customs.ready import ready
 from gateway.customs.sheet import down, letters, lines
 from gateway.customs.sheet.form import Form
 from gateway.customs.sieve import planes
+from gateway.customs.sieve.decode import MAX_RECORD
 from gateway.customs.sieve.planes import Planes
 from gateway.customs.spread import Piece
 from policies.history import Measure
 
 MARKS = "marks"
 """The name of the table of what `letters` must know of characters."""
-LARGEST = 4 << 20
-"""Bytes of a chunk; a larger one is read in another way."""
 _NOTES, _FIELD, _START, _KIND, _TIGHT = 8, 0, 1, 3, 6
 """Numbers that are noted of each value, and which of them are its field, its place, its kind and its place squeezed."""
 _read = msgspec.json.decode
@@ -72,7 +71,7 @@ class Reader:
 
     def read(self, block: Bytes, room: memoryview | None = None) -> Sheet | None:
         """Read lines; None where any of them is unusual, or does not fit. `room`: where they are written as applied."""
-        if len(block) > LARGEST:
+        if len(block) > MAX_RECORD:
             return None
         self._make_room(len(block))
         try:
