@@ -17,14 +17,26 @@ CHUNK = 1 << 20
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-def tar_of(files: Mapping[str, bytes], *, uid: int = 0, gid: int = 0, mode: int = 0o444) -> bytes:
-    """Return a tar archive of `files` (path → content), with fixed times and owners."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of an archive, or a folder (without content), and whose it is."""
+
+    content: bytes | None
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+
+
+def tar_of(files: Mapping[str, bytes | Entry]) -> bytes:
+    """Return a tar archive of `files` (path → content), with fixed times; everybody may read what is no `Entry`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in sorted(files.items()):
-            info = tarfile.TarInfo(path)
-            info.size, info.mode, info.uid, info.gid = len(content), mode, uid, gid
-            archive.addfile(info, io.BytesIO(content))
+        for path, file in sorted(files.items()):
+            entry = Entry(file) if isinstance(file, bytes) else file
+            info, content = tarfile.TarInfo(path), entry.content
+            info.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            info.size, info.mode, info.uid, info.gid = len(content or b""), entry.mode, entry.uid, entry.gid
+            archive.addfile(info, io.BytesIO(content or b""))
     return buffer.getvalue()
 
 

@@ -31,6 +31,7 @@ from policies.plan import Plan, encode
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, ExitCode, Verdict
 from policies.writes import Declaration, Written
+from sandbox.cells.volumes import read_tar
 from sandbox.engine.docker import Exit
 from sandbox.topology.relays import RELAY_READY
 from sandbox.topology.specs import LABEL_ROLE, ContainerSpec, VolumeSpec
@@ -182,17 +183,13 @@ class StandIn:
         self._called()
         return b"".join(self._container(name).kept)
 
-    def put(self, name: str, directory: str, archive: bytes) -> None:
+    def put(self, name: str, archive: bytes) -> None:
         self._called()
-        if directory == "/":
-            return
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # 3.11.2 has none
-            tar.extractall(self.mounted(self._container(name).spec, directory))
-
-    def put_files(self, name: str, directory: str, files: Mapping[str, Path]) -> None:
-        self._called()
-        assert not files, (name, directory)
+        for path, content in read_tar(archive, "").items():
+            root, _, rest = path.partition("/")
+            target = self.mounted(self._container(name).spec, f"/{root}") / rest
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
     def get(self, name: str, directory: str, _limit: int) -> bytes:
         self._called()

@@ -12,8 +12,9 @@ import msgspec
 from policies.plan import EgressRule, Limits, Plan, SecretBinding, Stage, encode
 from policies.slices import Birth, seal, slices
 from policies.vocabulary import Component
+from sandbox.archives import tar_stream
 from sandbox.cells import authorities, volumes
-from sandbox.cells.cell import load, set_up
+from sandbox.cells.cell import set_up
 from sandbox.cells.driver import Driver
 from sandbox.cells.supplies import Supplies, inputs_of
 from sandbox.cells.tool_servers import ToolServers
@@ -71,11 +72,9 @@ def converse(
     """
     engine, (stage,), (cell,) = driver.engine, plan.stages, lay.cells.values()
     firewall, (secrets, inputs) = lay.trusted[Component.FIREWALL], supplied
-    for volume in lay.volumes:
-        engine.create_volume(volume)
-    engine.create(lay.carrier)
-    engine.put(lay.carrier.name, "/", volumes.own_archive())
-    engine.put_files(lay.carrier.name, "/in", dict(files or {}))
+    volumes.carry(engine, lay)
+    if files:
+        engine.put(lay.carrier.name, tar_stream({f"in/{name}": path for name, path in files.items()}))
     mine = held_by(plan, dict(secrets), Component.FIREWALL.value)
     part = encode(slices(plan)[Component.FIREWALL]).decode()
     driver.launch(firewall, Component.FIREWALL, Birth(run=birth.run, seal=seal(plan), slice=part, secrets=mine))
@@ -88,8 +87,7 @@ def converse(
         secrets=theirs,
     )
     if cell.tools:
-        set_up(driver, cell, stage.name, supplies)
-        load(driver, stage, cell, supplies, folder)
+        set_up(driver, stage, cell, stage.name, supplies, folder)
         driver.await_ready([relay.name for relay in cell.relays])
     with ToolServers(engine, cell.tools, folder / "logs", theirs, meanwhile=driver.step):
         driver.launch(spec, Component(spec.role), birth)

@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from policies.cells import parted
 from policies.errors import CasemateError
 from policies.events import clean
 from policies.plan import Output, Stage
 from policies.vocabulary import Component, EventName, Outcome, Verdict
-from sandbox.archives import tar_of
+from sandbox.archives import Entry, tar_of
 from sandbox.cells import sets
 from sandbox.cells.artifacts import keep, unpack
 from sandbox.cells.driver import Driver
@@ -79,8 +79,7 @@ class Session:
     def begin(self) -> None:
         """Set up the cell, and start the agent. Raises `CasemateError` when a trusted part fails."""
         driver, cell, name = self._driver, self._cell, self._name
-        set_up(driver, cell, name, self._supplies)
-        load(driver, self._stage, cell, self._supplies, self._folder)
+        set_up(driver, self._stage, cell, name, self._supplies, self._folder)
         driver.engine.create(cell.agent)
         driver.await_ready([relay.name for relay in cell.relays])
         secrets = self._supplies.secrets
@@ -180,20 +179,16 @@ def artifacts_of(folder: Path, cell: str) -> Path:
     return folder / ARTIFACTS / stage / (str(shard) if shard is not None else "")
 
 
-def set_up(driver: Driver, cell: Cell, name: str, supplies: Supplies) -> None:
-    """Make the volumes of a cell, start its relays, and give its MCP servers what they alone have."""
+def set_up(driver: Driver, stage: Stage, cell: Cell, name: str, supplies: Supplies, folder: Path) -> None:
+    """Make the volumes of a cell, start its relays, and put into the volumes what belongs there."""
     for volume in cell.volumes:
         driver.engine.create_volume(volume)
     for relay in cell.relays:
         driver.launch(relay)
     driver.engine.create(cell.carrier)
+    driver.engine.put(cell.carrier.name, tar_of(_contents(stage, cell, supplies, folder)))
     for tool in cell.tools:
-        if tool.trust_at in tool.loads:
-            driver.engine.put(cell.carrier.name, tool.trust_at, tar_of(supplies.authorities))
         if tool.secret is not None:
-            value = supplies.secrets[tool.secret].encode()
-            archive = tar_of({tool.secret: value}, uid=TOOL_UID, gid=TOOL_UID, mode=0o400)
-            driver.engine.put(cell.carrier.name, tool.secrets_at, archive)
             attrs: dict[str, object] = {
                 "casemate.secret.name": tool.secret,
                 "casemate.component": "tool",
@@ -202,20 +197,27 @@ def set_up(driver: Driver, cell: Cell, name: str, supplies: Supplies) -> None:
             driver.note(EventName.SECRET_DELIVERED, stage=name, attrs=attrs)
 
 
-def load(driver: Driver, stage: Stage, cell: Cell, supplies: Supplies, folder: Path) -> None:
-    """Put inputs, artifacts of needed stages, and the agent's MCP configuration into the cell's volumes."""
-    put, inputs = driver.engine.put, supplies.inputs
-    put(cell.carrier.name, "/inputs", tar_of({name: inputs[name] for name in sorted(inputs)}))
-    carried = {}
+def _contents(stage: Stage, cell: Cell, supplies: Supplies, folder: Path) -> dict[str, bytes | Entry]:
+    """Return inputs, artifacts of needed stages, the agent's MCP configuration, and what MCP servers alone have."""
+    files: dict[str, bytes | Entry] = {f"inputs/{name}": content for name, content in supplies.inputs.items()}
     for need in stage.needs:
-        source = folder / "artifacts" / need
-        for path in sorted(p for p in source.rglob("*") if p.is_file()):
-            carried[f"{need}/{path.relative_to(source)}"] = path.read_bytes()
+        source = folder / ARTIFACTS / need
+        for path in (p for p in source.rglob("*") if p.is_file()):
+            files[f"{ARTIFACTS}/{need}/{path.relative_to(source)}"] = path.read_bytes()
     if stage.tools:  # a place for what is mounted there
-        carried[f"{PurePosixPath(RESULTS).name}/none"] = b""
-    if carried:
-        put(cell.carrier.name, "/artifacts", tar_of(carried))
-    put(cell.carrier.name, "/casemate", tar_of({"mcp.json": mcp_config(stage), **supplies.authorities}))
+        files[f"{RESULTS.removeprefix('/')}/none"] = b""
+    files |= _below("/casemate", {"mcp.json": mcp_config(stage), **supplies.authorities})
+    for tool in cell.tools:
+        if tool.trust_at in tool.loads:
+            files |= _below(tool.trust_at, supplies.authorities)
+        if tool.secret is not None:
+            value = supplies.secrets[tool.secret].encode()
+            files |= _below(tool.secrets_at, {tool.secret: Entry(value, 0o400, TOOL_UID, TOOL_UID)})
+    return files
+
+
+def _below(at: str, files: Mapping[str, bytes] | Mapping[str, Entry]) -> dict[str, bytes | Entry]:
+    return {f"{at.removeprefix('/')}/{name}": content for name, content in files.items()}
 
 
 def _keep_log(driver: Driver, name: str, cell: Cell, folder: Path) -> None:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.archives import write_durably
+from sandbox.archives import Entry, tar_of, write_durably
 from sandbox.engine.docker import Engine
+from sandbox.topology.layout import Topology
 from sandbox.topology.specs import DOORS_GID, UIDS
 
 RECORDING = "recording"
 _OUT_BYTES = 2 << 30
 
 
-def own_archive() -> bytes:
-    """Return the archive that, unpacked at /, gives the run's volumes on disk to the processes that write them."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, owner in (("buffer", "gateway"), ("in", "customs"), ("out", "customs"), ("recording", "llm")):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o750, UIDS[owner], DOORS_GID
-            archive.addfile(entry)
-    return buffer.getvalue()
+_OWNERS = {"buffer": "gateway", "in": "customs", "out": "customs", RECORDING: "llm"}
+"""Who writes the volumes of a run that are on disk."""
+
+
+def carry(engine: Engine, lay: Topology, files: Mapping[str, bytes | Entry] | None = None) -> None:
+    """Make the volumes of a layout, and the carrier by which the engine reads and writes them; put `files` there."""
+    for volume in lay.volumes:
+        engine.create_volume(volume)
+    engine.create(lay.carrier)
+    own = {name: Entry(None, 0o750, UIDS[owner], DOORS_GID) for name, owner in _OWNERS.items()}
+    engine.put(lay.carrier.name, tar_of({**own, **(files or {})}))
+
+
+def to_read_again(recording: Mapping[str, bytes]) -> dict[str, Entry]:
+    """Return a recording as files of a carrier."""
+    return {f"{RECORDING}/{name}": Entry(content, 0o640, UIDS["llm"], DOORS_GID) for name, content in recording.items()}
 
 
 def take_buffer(engine: Engine, carrier: str, cell: str, folder: Path) -> None:

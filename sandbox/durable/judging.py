@@ -13,7 +13,6 @@ from policies.writes import Declaration, Written
 from sandbox.archives import lines_of, write_durably
 from sandbox.cells import volumes
 from sandbox.cells.sets import FOLDER
-from sandbox.durable.leg import carry
 from sandbox.durable.outcome import decided_of
 from sandbox.durable.setting import Setting
 from sandbox.engine.sweep import sweep_run
@@ -28,7 +27,6 @@ from sandbox.sinks.outside import reached
 def judge(setting: Setting, approved: dict[str, str] | None = None) -> Declaration:
     """Let customs judge, and enter what it accepts and holds. `approved`: digests of rows that a person approved."""
     lay = setting.layout([])
-    carry(setting.engine, lay)
     buffers = volumes.buffers_of(setting.journal.completed, setting.folder)
     facts = _facts(setting) | {f"approved/{output}": digest for output, digest in (approved or {}).items()}
     # it gets every value, not to use it but to find it in what the agents wrote

@@ -21,7 +21,6 @@ from policies.errors import CasemateError
 from policies.plan import Stage
 from policies.slices import Birth
 from policies.vocabulary import Component, EventName, Outcome
-from sandbox.archives import tar_of
 from sandbox.cells import authorities, volumes
 from sandbox.cells.cell import Session
 from sandbox.cells.supplies import Supplies, inputs_of
@@ -33,8 +32,7 @@ from sandbox.engine import pool
 from sandbox.engine.docker import Engine, Exit
 from sandbox.engine.sweep import sweep_run
 from sandbox.secrets import held_by
-from sandbox.topology.layout import Cell, Topology
-from sandbox.topology.specs import DOORS_GID, UIDS
+from sandbox.topology.layout import Cell
 from sandbox.topology.tool_cells import trusting
 
 END_S = 15.0
@@ -157,13 +155,10 @@ class Leg:
             if member is not None:
                 self._pooled = pool.slots(setting.plan, self._names)
                 self._lay = setting.layout(self._names, member)
-        carry(engine, self._lay)
         recording = replay if replay is not None else volumes.recorded(setting.folder)
         mine = {f"{name}.jsonl" for name in self._names}
         wanted = {name: content for name, content in recording.items() if name in mine}
-        if wanted:
-            archive = tar_of(wanted, uid=UIDS["llm"], gid=DOORS_GID, mode=0o640)
-            engine.put(self._lay.carrier.name, "/recording", archive)
+        volumes.carry(engine, self._lay, volumes.to_read_again(wanted))
         for spec in self._lay.models.values():
             driver.launch(spec)
         for component, spec in reversed([*self._lay.trusted.items()]):  # who takes longest begins first
@@ -204,14 +199,6 @@ class Leg:
         setting.log.checkpoint()
         setting.journal.leg(is_open=False)
         sweep_run(setting.engine, setting.run)
-
-
-def carry(engine: Engine, lay: Topology) -> None:
-    """Make the volumes of a layout, and the carrier by which the engine reads and writes them."""
-    for volume in lay.volumes:
-        engine.create_volume(volume)
-    engine.create(lay.carrier)
-    engine.put(lay.carrier.name, "/", volumes.own_archive())
 
 
 def bearable(engine: Engine, cell: Cell) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import docker
@@ -24,7 +23,7 @@ from docker.models.containers import Container
 from policies.canonical import digest_of
 from policies.errors import CasemateError
 from policies.vocabulary import ExitCode
-from sandbox.archives import CHUNK, Chunks, tar_stream
+from sandbox.archives import CHUNK, Chunks
 from sandbox.engine.attached import Attached
 from sandbox.topology.layout import LABEL_POOL, LABEL_RUN
 from sandbox.topology.specs import ContainerSpec, Network, Tmpfs, VolumeSpec
@@ -241,15 +240,10 @@ class Engine:
         with contextlib.suppress(docker.errors.APIError, CasemateError):
             self._container(name).stop(timeout=grace_s)
 
-    def put(self, name: str, directory: str, archive: bytes) -> None:
-        """Unpack a tar archive into a directory of a container."""
-        if not self._container(name).put_archive(directory, archive):
-            raise CasemateError("CSM-R003", f"cannot put files into {name}:{directory}")
-
-    def put_files(self, name: str, directory: str, files: Mapping[str, Path]) -> None:
-        """Copy files (path → source), of any size, into a directory of a container."""
-        if not self._container(name).put_archive(directory, tar_stream(files)):
-            raise CasemateError("CSM-R003", f"cannot put files into {name}:{directory}")
+    def put(self, name: str, archive: bytes | Iterator[bytes]) -> None:
+        """Unpack a tar archive, whole or as it comes, at the root of a container."""
+        if not self._container(name).put_archive("/", archive):
+            raise CasemateError("CSM-R003", f"cannot put files into {name}")
 
     @contextmanager
     def reading(self, name: str, path: str, limit: int | None = None) -> Iterator[tarfile.TarFile]:

@@ -18,7 +18,8 @@ from policies.plan import Plan, decode
 from policies.slices import Birth
 from policies.vocabulary import Component, ExitCode
 from policies.writes import GENESIS, Declaration
-from sandbox.archives import TooLargeError, keep_files, tar_of, write_durably
+from sandbox.archives import TooLargeError, keep_files, tar_stream, write_durably
+from sandbox.cells import volumes
 from sandbox.cells.driver import Driver
 from sandbox.cells.sets import FOLDER
 from sandbox.cells.supplies import kept_probes
@@ -48,10 +49,11 @@ def judge(
     facts = birth.facts | heads | {f"set/{name}": value for name, value in sets.items()}
     birth = Birth(run=birth.run, seal=birth.seal, slice=birth.slice, secrets=birth.secrets, facts=facts)
     wanted = {f"{cell}.jsonl": buffers[cell] for cell in buffers if f"buffer/{cell}" in heads}
-    driver.engine.put(lay.carrier.name, "/in", tar_of(wanted | kept_probes(folder)))
-    taken = {f"{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
-    if taken:
-        driver.engine.put_files(lay.carrier.name, "/in", taken)
+    small = wanted | kept_probes(folder)
+    volumes.carry(driver.engine, lay, {f"in/{path}": content for path, content in small.items()})
+    if sets:
+        taken = {f"in/{FOLDER}/{name}.jsonl": folder / FOLDER / f"{name}.jsonl" for name in sets}
+        driver.engine.put(lay.carrier.name, tar_stream(taken))
     name = lay.customs.name
     driver.launch(lay.customs, Component.CUSTOMS, birth)
     driver.release(name)

@@ -18,7 +18,7 @@ from policies.plan import encode
 from policies.slices import seal, slices
 from policies.vocabulary import Component
 from policies.writes import CUSTOMS_CORES, GENESIS
-from sandbox.archives import tar_of
+from sandbox.cells.volumes import carry
 from sandbox.project import compile_project, open_project
 from sandbox.records.log import read_events, verify
 from sandbox.records.tally import Tally
@@ -406,10 +406,7 @@ def test_a_trusted_image_refuses_a_slice_changed_by_one_byte(lab: Lab, component
         "facts": {"buffer/agent": GENESIS} if component is Component.CUSTOMS else {},
     }
     try:
-        for volume in top.volumes:
-            lab.engine.create_volume(volume)
-        lab.engine.create(top.carrier)
-        _own(lab, top.carrier.name)
+        carry(lab.engine, top, {"in/agent.jsonl": b""})
         lab.engine.create(spec)
         attached = lab.engine.attach(spec.name, stdin=True)
         lab.engine.start(spec.name)
@@ -428,13 +425,6 @@ def test_a_trusted_image_refuses_a_slice_changed_by_one_byte(lab: Lab, component
         lab.engine.remove("container", top.carrier.name)
         for volume in top.volumes:
             lab.engine.remove("volume", volume.name)
-
-
-def _own(lab: Lab, carrier: str) -> None:
-    from sandbox.cells.volumes import own_archive
-
-    lab.engine.put(carrier, "/", own_archive())
-    lab.engine.put(carrier, "/in", tar_of({"agent.jsonl": b""}))
 
 
 def test_the_demo_makes_a_data_set_with_a_real_model(lab: Lab) -> None:
