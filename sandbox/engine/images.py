@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class ImageSpec:
     """An image: its Dockerfile's folder under compose/, Debian packages or a lock file, and the code that goes in.
 
     `npm` names a folder under requirements/npm/ with a locked package; `beside` are lock files whose packages do not go
-    together with the others', each in a folder of its own. `compiled`: some of the code is, by Debian's compiler.
+    together with the others', each in a folder of its own. `compiled`: some of the code is, by Debian's compiler;
+    `takes`: the image from which code is taken that was.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ImageSpec:
     npm: str | None = None
     beside: tuple[str, ...] = ()
     compiled: bool = False
+    takes: str | None = None
 
 
 COMPILER = ("gcc", "libc6-dev", "python3-dev")
@@ -94,11 +96,11 @@ AGENT_TOOLS = ImageSpec(
 """Package managers and other clients, for tests; rclone stands for programs in Go."""
 ROOMTEST = ImageSpec(
     "casemate/roomtest",
-    "compiled",
+    "roomtest",
     lock="roomtest",
     rooms=("policies", "proxy", "gateway"),
     parent=BASE_GIT.name,
-    compiled=True,
+    takes="casemate/customs",
 )
 """The rooms that ship in images, with pytest: where their tests run. Not part of any run."""
 
@@ -155,7 +157,7 @@ def build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...] =
 
 def _build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...]) -> dict[str, str]:
     result = {}
-    for spec in (BASE_GIT, *specs) if any(spec.parent == BASE_GIT.name for spec in specs) else specs:
+    for spec in _in_order(specs):
         wanted = inputs_digest(spec)
         if engine.image_labels(spec.name).get(LABEL_INPUTS) != wanted:
             progress(f"building {spec.name}")
@@ -170,6 +172,18 @@ def _build_all(engine: Engine, progress: Progress, specs: tuple[ImageSpec, ...])
     return result
 
 
+def _in_order(specs: Iterable[ImageSpec]) -> list[ImageSpec]:
+    """Return some images after those that they are made of."""
+    found: dict[str, ImageSpec] = {}
+    for spec in specs:
+        found |= {one.name: one for one in (*_in_order(_made_of(spec)), spec)}
+    return list(found.values())
+
+
+def _made_of(spec: ImageSpec) -> list[ImageSpec]:
+    return [one for one in (*IMAGES, BASE_GIT) if one.name in (spec.parent, spec.takes)]
+
+
 def missing(engine: Engine, specs: tuple[ImageSpec, ...] = IMAGES) -> list[str]:
     """Return the names of images that are absent or out of date."""
     return [spec.name for spec in specs if engine.image_labels(spec.name).get(LABEL_INPUTS) != inputs_digest(spec)]
@@ -182,8 +196,8 @@ def inputs_digest(spec: ImageSpec) -> str:
         hasher.update(repr(COMPILER).encode())
     for path in _sources(spec):
         hasher.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    if spec.parent:
-        hasher.update(inputs_digest(next(s for s in (BASE, BASE_GIT) if s.name == spec.parent)).encode())
+    for other in _made_of(spec):
+        hasher.update(inputs_digest(other).encode())
     return hasher.hexdigest()
 
 
@@ -205,6 +219,8 @@ def _sources(spec: ImageSpec) -> list[Path]:
 
 def _build(engine: Engine, spec: ImageSpec, wanted: str, progress: Progress) -> None:
     args = {"DEBIAN": _debian(engine, spec.debian, progress)} if spec.debian else {"PARENT": spec.parent or ""}
+    if spec.takes:
+        args["TAKES"] = spec.takes
     if spec.compiled:
         args["COMPILER"] = _debian(engine, COMPILER, progress)
     with tempfile.TemporaryDirectory(prefix="casemate-build-") as folder:
