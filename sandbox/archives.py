@@ -9,7 +9,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 class Entry:
     """A file of an archive, or a folder (without content), and whose it is."""
 
-    content: bytes | None
+    content: bytes | None = field(repr=False)  # it may be a secret
     mode: int = 0o444
     uid: int = 0
     gid: int = 0
