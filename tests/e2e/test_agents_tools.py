@@ -18,6 +18,8 @@ from tests.outside_lab import OutsideLab
 
 ARGUMENTS = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
 URL = "http://127.0.0.1:5000/mcp/clock"
+SLOW = ["sh", "-c", "sleep 4; exec python3 -m mcp_server_time"]
+"""A server that is not there yet when the agent is."""
 TASK = "What time is it in Tokyo when it is 12:00 UTC? Use the clock, and say what it says."
 AGENTS: dict[str, tuple[str, ImageSpec, str, str]] = {
     # Otherwise it has the model look for tools first, which is a conversation that the provider's script does not know.
@@ -27,14 +29,20 @@ AGENTS: dict[str, tuple[str, ImageSpec, str, str]] = {
         "anthropic",
         "claude-sonnet-4-5",
     ),
+    # What is not required has a second to list its tools; then the first turn goes without them.
     "Codex": (
-        CODEX.replace("[analytics]", f'[mcp_servers.clock]\nurl = "{URL}"\nstartup_timeout_sec = 60\n[analytics]'),
+        CODEX.replace(
+            "[analytics]",
+            f'[mcp_servers.clock]\nurl = "{URL}"\nrequired = true\nstartup_timeout_sec = 60\n[analytics]',
+        ),
         AGENT_CODEX,
         "openai-compatible",
         "gpt-5",
     ),
     "OpenCode": (
-        OPENCODE.replace('"share"', f'"mcp": {{"clock": {{"type": "remote", "url": "{URL}"}}}}, "share"'),
+        OPENCODE.replace(
+            '"share"', f'"mcp": {{"clock": {{"type": "remote", "url": "{URL}", "timeout": 60000}}}}, "share"'
+        ),
         AGENT_OPENCODE,
         "openai-compatible",
         "gpt-4o-mini",
@@ -69,7 +77,7 @@ def test_an_agent_program_calls_a_tool_and_says_what_it_said(lab: Lab, outside: 
     top: dict[str, Any] = {
         "secrets": {"key": {"from": "env", "key": "PROVIDER_KEY"}},
         "models": {"teacher": teacher},
-        "tools": {"clock": {"image": MCP_SERVERS.name, "run": ["python3", "-m", "mcp_server_time"]}},
+        "tools": {"clock": {"image": MCP_SERVERS.name, "run": SLOW}},
         "trust": ["ca.pem"],
         "budget": {"usd": 20, "tokens": 4_000_000, "calls": 100, "wall": "4m"},
     }
